@@ -1,0 +1,181 @@
+"""The command line: thin doors to the rooms. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+Rooms are imported inside the commands, so that `--help` answers at once and `report` opens without torch.
+"""
+
+import json
+import os
+import shutil
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stillroom import __version__
+from stillroom.errors import StillroomError, UsageError, unknown
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Distils chains of thought and looks inside what comes out.",
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Copy the result to this file.")]
+
+
+def store_root() -> Path:
+    return Path(os.environ.get("STILLROOM_STORE", "stills"))
+
+
+def emit(text: str) -> None:
+    print(text)  # noqa: T201
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if show:
+        emit(f"stillroom {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a .yaml file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    until: Annotated[str | None, typer.Option(help="Go as far as this stage.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run and write nothing.")] = False,
+    output: Output = None,
+) -> None:
+    """Run a whole experiment, reusing what the store holds.
+
+    Example: stillroom run abacus students.filler.pauses=4
+    """
+    from stillroom import pipeline
+    from stillroom.report.figures import accuracy_table
+    from stillroom.store import Store
+
+    name, settled = pipeline.load_recipe(recipe, overrides or [])
+    plan = pipeline.upto(pipeline.Planner(name, settled).plan(), until)
+    store = Store(store_root())
+    if dry_run:
+        for stage in plan:
+            emit(f"{'reuse' if store.find(stage) else 'run':6}{stage.name:28}{stage.stage}/{stage.key}")
+        return
+    folder = pipeline.run(plan, store, settled.settings)
+    result = folder / "report.html"
+    if scores := next((stage for stage in plan if stage.stage == "scores"), None):
+        emit(accuracy_table(store.folder("scores", scores.key) / "scores.jsonl"))
+    emit(f"{result if result.exists() else folder}")
+    if output is not None:
+        copy(result, output)
+
+
+def copy(source: Path, target: Path) -> None:
+    if not source.exists():
+        raise UsageError(f"there is no report to copy to {target}: run the recipe to its end, without --until")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List what the store holds, oldest first.
+
+    Example: stillroom list --json
+    """
+    from stillroom.store import Store
+
+    for manifest in Store(store_root()).manifests():
+        row = {
+            "name": manifest.name,
+            "path": f"{manifest.stage}/{manifest.key}",
+            "started": manifest.started,
+            "seconds": manifest.seconds,
+        }
+        emit(
+            json.dumps(row)
+            if as_json
+            else f"{row['path']:32}{row['name']:28}{manifest.started[:19]}  {manifest.seconds:8.1f} s"
+        )
+
+
+@app.command()
+def show(
+    path: Annotated[str, typer.Argument(help="STAGE/KEY as `list` prints it; the key may be cut short.")],
+    as_json: Json = False,
+) -> None:
+    """Show how one folder of the store came to be, and whether it is still what was committed.
+
+    Example: stillroom show student/3f2a
+    """
+    from stillroom.store import Store, code_version
+
+    store = Store(store_root())
+    known = {f"{m.stage}/{m.key}": m for m in store.manifests()}
+    found = [name for name in known if name.startswith(path)]
+    if len(found) != 1:
+        raise UsageError(
+            unknown("folder", path, known) if not found else f"{path!r} could be any of {', '.join(found)}"
+        )
+    manifest = known[found[0]]
+    notes = [damage] if (damage := store.damage(store.folder(manifest.stage, manifest.key))) else []
+    if manifest.code != code_version():
+        notes.append(f"made by code {manifest.code}; this is {code_version()}")
+    for role, parent in manifest.parents.items():
+        current = known.get(f"{parent.stage}/{parent.key}")
+        if current is None or current.content != parent.content:
+            fate = "gone" if current is None else "not the one it was made from"
+            notes.append(f"its parent {role} ({parent.stage}/{parent.key}) is {fate}")
+    data: dict[str, Any] = {**manifest.model_dump(mode="json"), "notes": notes}
+    emit(json.dumps(data, indent=None if as_json else 1, ensure_ascii=False))
+
+
+@app.command()
+def report(
+    recipe: Annotated[str | None, typer.Argument(help="The recipe whose newest report is meant.")] = None,
+    output: Output = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Find the newest report of the store.
+
+    Example: stillroom report abacus -o abacus.html
+    """
+    from stillroom.store import Store
+
+    store = Store(store_root())
+    found = [m for m in store.manifests() if m.stage == "report" and recipe in (None, m.config["recipe"])]
+    if not found:
+        raise UsageError(
+            f"{store.root} holds no report{f' of {recipe}' if recipe else ''}: make one with `stillroom run abacus`"
+        )
+    path = store.folder("report", found[-1].key) / "report.html"
+    emit(str(path))
+    if output is not None:
+        copy(path, output)
+    if browser:
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors.
+
+    Example: stillroom schema > recipe.schema.json
+    """
+    from stillroom import pipeline
+
+    emit(json.dumps(pipeline.schema(), indent=1))
+
+
+def main() -> None:
+    try:
+        app()
+    except StillroomError as error:
+        print(f"stillroom: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("stillroom: stopped; run the same command to go on", file=sys.stderr)  # noqa: T201
+        sys.exit(130)

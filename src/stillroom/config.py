@@ -1,0 +1,110 @@
+"""Recipe files and the configuration they hold: frozen, unknown keys refused, errors that name file and field.
+
+A `Config` sits beside what it configures and holds only what decides a result; how to validate one is this file's
+business, what it means is not.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from stillroom.errors import ConfigError, unknown
+
+
+class Config(BaseModel):
+    """Frozen settings. Types are strict: `"3"` is not 3, and `true` is not 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, data: Any, where: str) -> Self:
+        """Validate plain data (what YAML or JSON gives). Raises `ConfigError`, which names `where` and each field."""
+        try:
+            return cls.model_validate_json(json.dumps(data, default=str), strict=True)
+        except ValidationError as error:
+            lines = [_explain(cls, detail) for detail in error.errors(include_url=False)]
+            raise ConfigError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def _explain(cls: type[BaseModel], detail: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in detail["loc"]) or "(the whole file)"
+    if detail["type"] == "extra_forbidden":
+        return unknown("key", field, _siblings(cls, detail["loc"]))
+    given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
+    return f"{field}: {detail['msg']}{given}"
+
+
+def _siblings(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """The dotted names of the fields that stand where the unknown key `loc` was given."""
+    model: Any = cls
+    for part in loc[:-1]:
+        field = model.model_fields.get(part) if _is_model(model) else None
+        annotation = field.annotation if field is not None else model
+        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if _is_model(a)]
+        model = inner[0] if inner else model
+    prefix = "".join(f"{part}." for part in loc[:-1])
+    return [prefix + name for name in model.model_fields] if _is_model(model) else []
+
+
+def _is_model(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `1e-3` is a number and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f"the key {twice!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Plain data from YAML text; `where` names it in the error."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The mapping that a recipe file holds, unvalidated."""
+    try:
+        data = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, this is a {type(data).__name__}")
+    return data
+
+
+def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """A copy of `data` with dotted `key=value` assignments applied; values are read as YAML."""
+    result: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    for assignment in assignments:
+        dotted, equals, text = assignment.partition("=")
+        if not equals or not all(dotted.split(".")):
+            raise ConfigError(f"override {assignment!r}: expected key=value, as in students.latent.thoughts=6")
+        *parents, last = dotted.split(".")
+        node = result
+        for part in parents:
+            child = node.setdefault(part, {})
+            if child is None:
+                child = node[part] = {}
+            if not isinstance(child, dict):
+                raise ConfigError(f"override {assignment!r}: {part!r} is a value, it has no field {last!r}")
+            node = child
+        node[last] = read_yaml(text, f"override {assignment!r}")
+    return result

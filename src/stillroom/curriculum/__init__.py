@@ -1,0 +1,98 @@
+"""Curriculum: rationales become lessons. Every arm gets the same problems in the same order.
+
+* `normal`     question → <reasoning> rationale </reasoning> answer
+* `distilled`  question → answer
+* the primer   what the base learns: the language of the stories, single steps, and single lines of reasoning
+"""
+
+import random
+from typing import Literal
+
+from pydantic import Field
+
+from stillroom.config import Config
+from stillroom.errors import DataError
+from stillroom.files import read_lines, write_lines
+from stillroom.records import Lesson, Problem, Rationale
+from stillroom.store import Workplace
+from stillroom.tasks import NARRATED
+
+VERSION = 1
+
+
+class LessonsConfig(Config):
+    variant: Literal["normal", "distilled"]
+
+
+def conclusion(answer: str) -> str:
+    return f"The answer is {answer}."
+
+
+def completion(problem: Problem, rationale: Rationale, variant: str) -> str:
+    """What the student is to write, in the format that the whole field's founding data has."""
+    if variant == "distilled":
+        return conclusion(problem.answer)
+    return f"<reasoning>\n{rationale.text}\n</reasoning>\n{conclusion(problem.answer)}"
+
+
+def _taught(at: Workplace) -> list[tuple[Problem, Rationale]]:
+    """The training problems that have a rationale, each with it, in the problems' order."""
+    rationales = {r.problem: r for r in read_lines(at.parents["rationales"] / "rationales.jsonl", Rationale)}
+    problems = read_lines(at.parents["problems"] / "train.jsonl", Problem)
+    return [(problem, rationales[problem.id]) for problem in problems if problem.id in rationales]
+
+
+def make_lessons(config: LessonsConfig, at: Workplace) -> None:
+    """Stage `lessons`: one lesson for each training problem that has a rationale."""
+    write_lines(
+        at.out / "lessons.jsonl",
+        [
+            Lesson(
+                problem=problem.id, prompt=problem.question, completion=completion(problem, rationale, config.variant)
+            )
+            for problem, rationale in _taught(at)
+        ],
+    )
+
+
+class PrimerConfig(Config):
+    """How much of each the base learns; what is asked beyond what exists is repeated."""
+
+    singles: int = Field(20_000, ge=0)
+    """Problems that ask for one step (the split `narrated`, or those with one step), question → answer."""
+    lines: int = Field(15_000, ge=0)
+    """Single lines of rationales, out of their context: the base knows how a step is written, never how two follow."""
+    stories: int = Field(1_500, ge=0)
+    """Questions without an answer, as text."""
+    seed: int = 0
+
+
+def make_primer(config: PrimerConfig, at: Workplace) -> None:
+    """Stage `primer`: lessons for the base. A lesson without a prompt is learned whole, as language."""
+    taught = _taught(at)
+    rng = random.Random(f"primer {config.seed}")
+    narrated = at.parents["problems"] / f"{NARRATED}.jsonl"
+    simple = read_lines(narrated, Problem) if narrated.exists() else [p for p, _ in taught if len(p.steps) == 1]
+    singles = [Lesson(problem=p.id, prompt=p.question, completion=conclusion(p.answer)) for p in simple]
+    lines = [
+        Lesson(problem=p.id, prompt="", completion=f"{rng.choice(r.text.splitlines())}\n") for p, r in taught if r.text
+    ]
+    stories = [Lesson(problem=p.id, prompt="", completion=f"{p.question}\n") for p, _ in taught]
+    lessons = [
+        *_draw(rng, singles, config.singles, "problems of a single step"),
+        *_draw(rng, lines, config.lines, "rationales"),
+        *_draw(rng, stories, config.stories, "problems"),
+    ]
+    write_lines(at.out / "lessons.jsonl", lessons)
+
+
+def _draw(rng: random.Random, pool: list[Lesson], count: int, what: str) -> list[Lesson]:
+    """`count` lessons, each of the pool equally often but for one."""
+    if count and not pool:
+        raise DataError(
+            f"the primer asks for {count} lessons from {what}, and the training split has none: set it to 0"
+        )
+    drawn: list[Lesson] = []
+    while len(drawn) < count:
+        drawn += rng.sample(pool, min(len(pool), count - len(drawn)))
+    return drawn

@@ -1,0 +1,50 @@
+"""Every error that Stillroom raises on purpose. A message says what was wrong, what was expected, and what to do next.
+
+* StillroomError
+  + UsageError         the call itself is wrong: an unknown name, a malformed recipe (exit code 2)
+    - ConfigError      a field of a recipe or an override, named with its file
+  + DataError          a data file is missing, truncated, not UTF-8 or malformed, named with its line
+  + StoreError         the store cannot be read or written
+    - LeaseLost        another process took this stage over
+  + TrainingError      the loss became NaN or diverged
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StillroomError(Exception):
+    """Anything that a user can mend; the command line prints its message without a traceback."""
+
+
+class UsageError(StillroomError, ValueError):
+    pass
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class DataError(StillroomError, ValueError):
+    pass
+
+
+class StoreError(StillroomError, OSError):
+    pass
+
+
+class LeaseLost(StoreError):
+    pass
+
+
+class TrainingError(StillroomError, ArithmeticError):
+    pass
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a name that is not in a table: the known names, the nearest first."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=len(names), cutoff=0.5)
+    ordered = near + [n for n in names if n not in near]
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what} {name!r}: {hint}known are {', '.join(ordered)}"

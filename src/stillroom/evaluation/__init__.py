@@ -1,0 +1,178 @@
+"""Evaluation: student × problems → predictions, then predictions → verdicts, scores and paired comparisons.
+
+Predictions and scores are two stages, so that a change of the grader never generates again.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from stillroom import stats
+from stillroom.config import Config
+from stillroom.decoding import decode_all
+from stillroom.devices import use
+from stillroom.errors import DataError
+from stillroom.files import AppendOnly, read_lines, write_lines
+from stillroom.progress import meter
+from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
+from stillroom.store import Workplace
+from stillroom.students import Student, load
+from stillroom.tasks import NARRATED, VALIDATION
+from stillroom.tasks.answers import grade
+
+PREDICTIONS_VERSION = 1
+SCORES_VERSION = 1
+MAJORITY = "majority"
+"""The baseline that always gives the most frequent training answer."""
+
+
+class EvaluateConfig(Config):
+    train_sample: int = Field(500, ge=1)
+    """Training problems, evenly spaced, that are asked again: train minus test accuracy tells memory from skill."""
+    new_tokens: int = Field(96, ge=1)
+    batch_size: int = Field(256, ge=1)
+    threads: int = Field(2, ge=1)
+
+
+def evaluated_splits(folder: Path, train_sample: int) -> dict[str, list[Problem]]:
+    """The problems of every test split, and a sample of `train`; `validation` is for choosing, not for reporting."""
+    names = sorted(path.stem for path in folder.glob("*.jsonl") if path.stem not in (VALIDATION, NARRATED))
+    splits = {name: read_lines(folder / f"{name}.jsonl", Problem) for name in names}
+    train = splits["train"]
+    count = min(train_sample, len(train))
+    return {**splits, "train": [train[i * len(train) // count] for i in range(count)]}
+
+
+def make_predictions(config: EvaluateConfig, at: Workplace) -> None:
+    """Stage `predictions`: what one student answers, a file a split. A killed run goes on at the next batch."""
+    student = load(at.parents["student"], str(use(at.device, config.threads)))
+    for split, problems in evaluated_splits(at.parents["problems"], config.train_sample).items():
+        answers = predict(student, problems, config, at.partial / f"{split}.jsonl", f"{at.name} {split}")
+        write_lines(at.out / f"{split}.jsonl", [answers[problem.id] for problem in problems])
+
+
+def predict(
+    student: Student, problems: Sequence[Problem], config: EvaluateConfig, journal: Path, label: str
+) -> dict[str, Prediction]:
+    """Predictions by problem id; each batch is on disk in `journal` before the next begins."""
+    tokenizer = student.tokenizer
+    prompts = [student.prompt(problem.question) for problem in problems]
+    row_of = {problem.id: row for row, problem in enumerate(problems)}
+    with AppendOnly(journal) as file, meter(label, len(problems), "questions") as bar:
+        done = {p.problem: p for p in map(Prediction.model_validate_json, file.lines)}
+        bar.advance(len(done))
+        known = frozenset(row_of[name] for name in done)
+        ids = {"pad": tokenizer.pad_token_id, "end": tokenizer.eos_token_id}
+        for batch in decode_all(
+            student.model, prompts, config.new_tokens, **ids, batch_size=config.batch_size, skip=known
+        ):
+            answers = [
+                Prediction(
+                    problem=problems[row].id,
+                    text=tokenizer.decode(completion.ids, skip_special_tokens=True),
+                    tokens=len(completion.ids),
+                    stopped=completion.stopped,
+                )
+                for row, completion in batch.items()
+            ]
+            file.append([answer.model_dump_json() for answer in answers])
+            done |= {answer.problem: answer for answer in answers}
+            bar.advance(len(answers))
+    return done
+
+
+class ScoresConfig(Config):
+    students: dict[str, tuple[str, int]]
+    """From the role of each parent to the student's name and seed."""
+    train_sample: int = Field(500, ge=1)
+
+
+def make_scores(config: ScoresConfig, at: Workplace) -> None:
+    """Stage `scores`: verdicts, shares with intervals by number of steps, and exact paired tests between students."""
+    splits = evaluated_splits(at.parents["problems"], config.train_sample)
+    constant = majority(problem.answer for problem in read_lines(at.parents["problems"] / "train.jsonl", Problem))
+    scores: list[Score] = []
+    comparisons: list[Comparison] = []
+    for split, problems in splits.items():
+        groups = grouped_rows(problems)
+        guesses = [
+            Verdict(problem=p.id, correct=p.answer == constant, extracted=constant, rule="", parsed=True)
+            for p in problems
+        ]
+        scores += score(MAJORITY, 0, split, groups, {"accuracy": [v.correct for v in guesses]})
+        right: dict[tuple[str, int], list[bool]] = {}
+        for role, (name, seed) in config.students.items():
+            answers = read_lines(at.parents[role] / f"{split}.jsonl", Prediction)
+            verdicts = judge(problems, answers)
+            (at.out / role).mkdir(exist_ok=True)
+            write_lines(at.out / role / f"{split}.jsonl", verdicts)
+            right[name, seed] = [verdict.correct for verdict in verdicts]
+            shares = {
+                "accuracy": right[name, seed],
+                "unparseable": [not verdict.parsed for verdict in verdicts],
+                "did not stop": [not answer.stopped for answer in answers],
+            }
+            scores += score(name, seed, split, groups, shares)
+        comparisons += compare(split, groups, right)
+    write_lines(at.out / "scores.jsonl", scores)
+    write_lines(at.out / "comparisons.jsonl", comparisons)
+
+
+def judge(problems: Sequence[Problem], answers: Sequence[Prediction]) -> list[Verdict]:
+    if [p.id for p in problems] != [a.problem for a in answers]:
+        raise DataError("the predictions are not those of these problems, one each in their order: make them again")
+    return [
+        grade(problem.answer, answer.text).model_copy(update={"problem": problem.id})
+        for problem, answer in zip(problems, answers, strict=True)
+    ]
+
+
+def majority(answers: Iterable[str]) -> str:
+    """The most frequent answer; of equally frequent ones the first in the alphabet."""
+    counts = Counter(answers)
+    return min(counts, key=lambda answer: (-counts[answer], answer))
+
+
+def grouped_rows(problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """Row numbers by number of steps, and of `all`."""
+    groups: dict[str, list[int]] = {"all": list(range(len(problems)))}
+    for row, problem in enumerate(problems):
+        groups.setdefault(str(len(problem.steps)), []).append(row)
+    return {name: rows for name, rows in sorted(groups.items()) if rows}
+
+
+def score(
+    student: str, seed: int, split: str, groups: Mapping[str, list[int]], shares: Mapping[str, Sequence[bool]]
+) -> list[Score]:
+    """Each share with its Wilson interval, by group."""
+    return [
+        Score(student=student, seed=seed, split=split, group=group, metric=metric, n=len(rows), **share._asdict())
+        for metric, values in shares.items()
+        for group, rows in groups.items()
+        for share in [stats.wilson(sum(values[row] for row in rows), len(rows))]
+    ]
+
+
+def compare(
+    split: str, groups: Mapping[str, list[int]], right: Mapping[tuple[str, int], Sequence[bool]]
+) -> list[Comparison]:
+    """Every two students of one seed on the same problems: exact McNemar and a paired bootstrap of the difference."""
+    return [
+        paired(a, b, seed, split, group, np.array(right[a, seed])[rows], np.array(right[b, seed])[rows])
+        for (a, seed), (b, other) in combinations(right, 2)
+        if seed == other
+        for group, rows in groups.items()
+    ]
+
+
+def paired(a: str, b: str, seed: int, split: str, group: str, right_a: np.ndarray, right_b: np.ndarray) -> Comparison:
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    value, low, high = stats.bootstrap_mean(right_a.astype(float) - right_b.astype(float))
+    return Comparison(
+        a=a, b=b, seed=seed, split=split, group=group, n=len(right_a), only_a=only_a, only_b=only_b,
+        difference=value, low=low, high=high, p=stats.mcnemar(only_a, only_b),
+    )  # fmt: skip

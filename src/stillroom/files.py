@@ -1,0 +1,259 @@
+"""Writing that survives: atomic replacement, checksums, append-only tables, and the lease that one process holds.
+
+Nothing here knows what it writes.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock
+from pydantic import BaseModel, ValidationError
+
+from stillroom.errors import DataError, LeaseLost, StoreError
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable (a no-op where folders cannot be opened, as on Windows)."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` so that a reader sees the old content or the new, never a part of it."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+@contextmanager
+def folder_atomic(path: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb+") as handle:
+                    os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_atomic(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, records: Iterable[BaseModel]) -> None:
+    """Records as JSON lines."""
+    write_atomic(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def numbered_lines(path: Path, hint: str = "") -> Iterator[tuple[int, str]]:
+    """The non-empty lines of a UTF-8 file with their numbers. Raises `DataError` with path, line and `hint`."""
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                try:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path}:{number}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+                if line:
+                    yield number, line
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}){'; ' + hint if hint else ''}") from None
+
+
+def read_lines(path: Path, record: type[R]) -> list[R]:
+    """JSON lines as validated records. Raises `DataError`, which names the line."""
+    rows = []
+    for number, line in numbered_lines(path):
+        try:
+            rows.append(record.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise DataError(f"{path}:{number}: {where}: {first['msg']}; mend or remove this line") from None
+    return rows
+
+
+class AppendOnly:
+    """A table that grows by whole blocks of lines, each durable before `append` returns.
+
+    `lines` holds what was there at opening; a last line that a crash cut short is removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab+")
+        self._file.seek(0)
+        content = self._file.read()
+        whole = content.rfind(b"\n") + 1
+        self._file.truncate(whole)
+        self.lines = content[:whole].decode().splitlines()
+
+    def append(self, lines: Iterable[str]) -> None:
+        self._file.write("".join(line + "\n" for line in lines).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "AppendOnly":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def no_space(error: OSError, store: Path, doing: str) -> StoreError:
+    """What to tell a user whose disk is full or whose quota is spent."""
+    reason = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"failed ({error.strerror})"
+    return StoreError(
+        f"the disk that holds {store} {reason}: {doing} was not committed. "
+        "Nothing that was committed before is lost. Free space, then run the same command: it continues."
+    )
+
+
+def _alive(pid: int, started: float) -> bool:
+    """Whether the process that had this id at that start time still runs on this machine."""
+    now = process_started(pid)
+    return now is not None and (now == started or not started)
+
+
+def process_started(pid: int) -> float | None:
+    """The start time of a process in clock ticks since boot; 0 where the system does not tell; None if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else float(fields[19])
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return 0.0
+
+
+class Lease:
+    """The right to compute one thing, held by one process at a time and kept alive by a heartbeat.
+
+    A waiter takes over when the holder's process is gone (seen on the same machine) or when the heartbeat has not
+    moved for `patience` seconds of the waiter's own clock, so clocks that differ between machines do no harm. The
+    file lock guards only the moments in which the lease is read and written.
+    """
+
+    def __init__(self, path: Path, lock: Path, patience: float = 60.0) -> None:
+        self.path = path
+        self.patience = patience
+        self.token = uuid.uuid4().hex
+        self.beats = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = FileLock(lock)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            data = json.loads(self.path.read_text())
+            return data if isinstance(data, dict) else None
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _write(self) -> None:
+        pid = os.getpid()
+        holder = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid)}
+        write_atomic(self.path, json.dumps({**holder, "token": self.token, "beat": self.beats}))
+
+    def try_acquire(self, seen: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """Take the lease if it is free, dead, or still as in `seen`; otherwise return what its holder last wrote."""
+        with self._lock:
+            held = self._read()
+            dead = (
+                held is not None and held["host"] == socket.gethostname() and not _alive(held["pid"], held["started"])
+            )
+            if held is not None and not dead and held != seen:
+                return held
+            self._write()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+        return None
+
+    def acquire(self, on_wait: Callable[[str], None], done: Callable[[], bool]) -> bool:
+        """Wait until the lease is ours (True) or until `done()` says that another finished the work (False)."""
+        seen = self.try_acquire()
+        since, told = time.monotonic(), False
+        while seen is not None:
+            if done():
+                return False
+            if not told:
+                on_wait(f"waiting for process {seen['pid']} on {seen['host']}")
+                told = True
+            time.sleep(min(0.5, self.patience / 10))
+            stale = time.monotonic() - since > self.patience
+            held = self.try_acquire(seen if stale else None)
+            if held != seen:
+                seen, since = held, time.monotonic()
+        return True
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self.patience / 6):
+            try:
+                with self._lock:
+                    if (self._read() or {}).get("token") != self.token:
+                        return
+                    self.beats += 1
+                    self._write()
+            except OSError:
+                continue  # a full or absent disk for a moment; `check` tells whether the lease survived it
+
+    def check(self) -> None:
+        """Raise `LeaseLost` if another process has taken this over."""
+        held = self._read()
+        if held is None or held.get("token") != self.token:
+            raise LeaseLost(
+                f"{self.path.parent}: another process took this stage over while this one was paused; "
+                "its result will be used. Run the command again to go on."
+            )
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            if (self._read() or {}).get("token") == self.token:
+                self.path.unlink(missing_ok=True)

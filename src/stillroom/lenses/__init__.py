@@ -1,0 +1,75 @@
+"""Lenses: what changed inside. A lens reads models and problems and returns findings, each with its null.
+
+A lens is a config and a function `look(config, subjects) -> findings`. To add one, write both in a file and add a line
+to `LENSES` (see docs/extending.md). The mathematics of a lens is a pure function of tensors, tested by its laws.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillroom.config import Config
+from stillroom.devices import use
+from stillroom.errors import DataError
+from stillroom.files import read_lines
+from stillroom.lenses import logit_lens, weights
+from stillroom.lenses.subjects import Subjects
+from stillroom.records import Finding, Problem
+from stillroom.store import Workplace
+from stillroom.students import load
+
+VERSION = 1
+
+
+class Lens(NamedTuple):
+    config: type[Config]
+    look: Callable[[Any, Subjects], list[Finding]]
+
+
+LENSES: dict[str, Lens] = {
+    "weights": Lens(weights.WeightsConfig, weights.look),
+    "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look),
+}
+
+
+class LensConfig(Config):
+    lens: dict[str, Any]
+    """The lens's own settings, its name among them."""
+    students: dict[str, str]
+    """From the role of each parent to the student's name; `base` is the un-distilled reference."""
+    twins: dict[str, str] = {}
+    """From a student that differs from another by its seed alone to that other's name."""
+    threads: int = 2
+
+
+def make_findings(lens: Lens, settings: Config, config: LensConfig, at: Workplace) -> None:
+    """Stage `lens`: the findings of one lens on one seed's students, as `findings.parquet`."""
+    device = str(use(at.device, config.threads))
+    problems = {path.stem: read_lines(path, Problem) for path in at.parents["problems"].glob("*.jsonl")}
+    students = {name: load(at.parents[role], device) for role, name in config.students.items()}
+    write_findings(at.out / "findings.parquet", lens.look(settings, Subjects(students, config.twins, problems)))
+
+
+def write_findings(path: Path, findings: list[Finding]) -> None:
+    """A Parquet table, one row a finding. Raises `DataError` when there is none: a silent lens is a broken one."""
+    if not findings:
+        raise DataError(f"{path}: the lens found nothing to measure on these students and problems")
+    pq.write_table(pa.Table.from_pylist([finding.model_dump(mode="json") for finding in findings], SCHEMA), path)
+
+
+NULL = pa.struct([("name", pa.string()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("lens", "subject", "reference")),
+        ("layer", pa.int32()),
+        *((name, pa.string()) for name in ("module", "position", "metric")),
+        ("value", pa.float64()),
+        ("n", pa.int64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("nulls", pa.list_(NULL)),
+    ]
+)

@@ -1,0 +1,18 @@
+"""What every lens is given."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stillroom.records import Problem
+from stillroom.students import Student
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Students by name (`base` among them), which of them are re-seeded twins of which, and the task's problems."""
+
+    students: Mapping[str, Student]
+    twins: Mapping[str, str]
+    problems: Mapping[str, Sequence[Problem]]

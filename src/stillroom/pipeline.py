@@ -1,0 +1,275 @@
+"""The pipeline: a recipe becomes a plan of stages, and the plan is carried out in the store.
+
+    problems ▶ rationales ▶ lessons ▶ primer ▶ base ▶ student ▶ predictions ▶ scores ┐
+                                                └▶ lens ────────────────────────────┴▶ report
+
+Every stage reads its parents' folders and writes its own. The plan is made before anything runs, so a wrong name or a
+missing data file is told before anything is written.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from stillroom import curriculum, evaluation, lenses, report, students, tasks, teachers
+from stillroom.config import Config, override, read_recipe
+from stillroom.errors import ConfigError, DataError, UsageError, unknown
+from stillroom.files import sha256
+from stillroom.lenses import LENSES
+from stillroom.lenses.subjects import BASE
+from stillroom.store import Stage, Store, Workplace
+from stillroom.students.scratch import ScratchConfig
+from stillroom.tasks import TASKS
+from stillroom.teachers import TEACHERS
+from stillroom.training import FitConfig
+
+STAGES = ("problems", "rationales", "lessons", "primer", "base", "student", "predictions", "scores", "lens", "report")
+SEED_OF_TWIN = 1000
+
+
+class BaseEntry(Config):
+    scratch: ScratchConfig = ScratchConfig()
+    primer: curriculum.PrimerConfig = curriculum.PrimerConfig()
+    fit: FitConfig = FitConfig(updates=2000)
+
+
+class StudentEntry(Config):
+    variant: Literal["normal", "distilled"]
+    pauses: int = Field(0, ge=0)
+    twin_of: str | None = None
+    """The student from which this one differs by its seed alone: a null for lenses, left out of the comparisons."""
+
+
+class Settings(Config):
+    """What changes no result and is therefore part of no key."""
+
+    device: str = "auto"
+    checkpoint_seconds: float = Field(30.0, gt=0)
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+
+
+class Recipe(Config):
+    """One experiment. `task`, `teacher` and each lens are validated by the table row that their name selects."""
+
+    task: dict[str, Any]
+    teacher: dict[str, Any] = {"name": "worked"}
+    base: BaseEntry = BaseEntry()
+    students: dict[str, StudentEntry] = Field(min_length=1)
+    fit: FitConfig = FitConfig()
+    """The same for all students: what they differ in is what they are shown."""
+    evaluate: evaluation.EvaluateConfig = evaluation.EvaluateConfig()
+    lenses: dict[str, dict[str, Any]] = {"weights": {}, "logit_lens": {}}
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    data: str | None = None
+    """The folder of data files; STILLROOM_DATA, then ./data, where it is not given."""
+    settings: Settings = Settings()
+
+
+def recipe_names() -> list[str]:
+    return sorted(
+        p.name.removesuffix(".yaml") for p in resources.files("stillroom.recipes").iterdir() if p.name.endswith(".yaml")
+    )
+
+
+def load_recipe(name: str, assignments: list[str]) -> tuple[str, Recipe]:
+    """A recipe by its name or from a YAML file, with overrides applied: (where it stands, the recipe)."""
+    if name in recipe_names():
+        path = Path(str(resources.files("stillroom.recipes") / f"{name}.yaml"))
+    elif Path(name).suffix in (".yaml", ".yml"):
+        path = Path(name)
+    else:
+        raise UsageError(f"{unknown('recipe', name, recipe_names())}; or give the path of a .yaml file")
+    return name, Recipe.parse(override(read_recipe(path), assignments), name)
+
+
+def choose(table: Mapping[str, Any], data: dict[str, Any], what: str, where: str) -> tuple[Any, Any]:
+    """The row of a table that `data["name"]` selects, and its config. Raises `ConfigError` for an unknown name."""
+    name = str(data.get("name"))
+    if name not in table:
+        raise ConfigError(f"{where}: {what}.name: {unknown(what, name, table)}")
+    return table[name], table[name].config.parse(data, f"{where}: {what}")
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Builds the stages of one recipe; each is made once and shared by all that need it."""
+
+    where: str
+    recipe: Recipe
+
+    @property
+    def data(self) -> Path:
+        return Path(self.recipe.data or os.environ.get("STILLROOM_DATA") or "data")
+
+    def stage(
+        self,
+        stage: str,
+        name: str,
+        version: int,
+        config: Config,
+        parents: Mapping[str, Stage],
+        run: Callable[[Workplace], None],
+        files: tuple[str, ...] = (),
+    ) -> Stage:
+        return Stage(
+            stage, name, version, {**config.model_dump(mode="json"), **self.checksums(files)}, dict(parents), run
+        )
+
+    def checksums(self, files: tuple[str, ...]) -> dict[str, Any]:
+        for name in files:
+            if not (self.data / name).is_file():
+                raise DataError(f"{self.data / name}: no such file; {tasks.benchmarks.HINT}")
+        return {"files": {name: sha256(self.data / name) for name in files}} if files else {}
+
+    def plan(self) -> list[Stage]:
+        """All stages in an order in which parents come first."""
+        recipe, where = self.recipe, self.where
+        task, task_config = choose(TASKS, recipe.task, "task", where)
+        teacher, teacher_config = choose(TEACHERS, recipe.teacher, "teacher", where)
+        for name, entry in recipe.students.items():
+            if name in (BASE, evaluation.MAJORITY) or "@" in name:
+                raise ConfigError(f"{where}: students.{name}: this name is taken or holds an @; choose another")
+            if entry.twin_of is not None and entry.twin_of not in recipe.students:
+                raise ConfigError(
+                    f"{where}: students.{name}.twin_of: {unknown('student', entry.twin_of, recipe.students)}"
+                )
+        make = partial(tasks.make_problems, task, task_config, self.data)
+        problems = self.stage("problems", "problems", tasks.VERSION, task_config, {}, make, task.files(task_config))
+        write = partial(teachers.make_rationales, teacher, teacher_config, self.data)
+        taught = {"problems": problems}
+        rationales = self.stage(
+            "rationales", "rationales", teachers.VERSION, teacher_config, taught, write, teacher.files(teacher_config)
+        )
+        return [problems, rationales, *self._experiment(problems, rationales)]
+
+    def _experiment(self, problems: Stage, rationales: Stage) -> Iterator[Stage]:
+        recipe = self.recipe
+        taught = {"problems": problems, "rationales": rationales}
+        lessons = {}
+        for variant in ("normal", "distilled"):
+            config = curriculum.LessonsConfig(variant=variant)
+            run = partial(curriculum.make_lessons, config)
+            lessons[variant] = self.stage("lessons", f"lessons {variant}", curriculum.VERSION, config, taught, run)
+        yield from lessons.values()
+        run = partial(curriculum.make_primer, recipe.base.primer)
+        primer = self.stage("primer", "primer", curriculum.VERSION, recipe.base.primer, taught, run)
+        yield primer
+        answered: dict[tuple[str, int], Stage] = {}
+        looked: dict[str, Stage] = {}
+        trained: dict[str, Stage] = {}
+        for seed in recipe.seeds:
+            people = dict(self._students(seed, problems, lessons, primer))
+            yield from people.values()
+            trained |= {self.label(name, seed): stage for name, stage in people.items()}
+            for name, person in people.items():
+                if name == BASE or recipe.students[name].twin_of is None:
+                    answered[name, seed] = self._predictions(name, seed, person, problems)
+                    yield answered[name, seed]
+            for name in recipe.lenses:
+                looked[self.label(name, seed)] = self._lens(name, seed, people, problems)
+                yield looked[self.label(name, seed)]
+        scores = self._scores(problems, answered)
+        yield scores
+        yield self._report(problems, scores, trained, looked)
+
+    def label(self, name: str, seed: int) -> str:
+        return name if len(self.recipe.seeds) == 1 else f"{name}@{seed}"
+
+    def _students(
+        self, seed: int, problems: Stage, lessons: Mapping[str, Stage], primer: Stage
+    ) -> Iterator[tuple[str, Stage]]:
+        recipe = self.recipe
+        config = students.BaseConfig(scratch=recipe.base.scratch, fit=_reseed(recipe.base.fit, seed))
+        parents = {"lessons": primer, "worked": lessons["normal"]}
+        base = self.stage(
+            "base", self.label(BASE, seed), students.VERSION, config, parents, partial(students.make_base, config)
+        )
+        yield BASE, base
+        for name, entry in recipe.students.items():
+            fit = _reseed(recipe.fit, seed + (SEED_OF_TWIN if entry.twin_of else 0))
+            settings = students.StudentConfig(pauses=entry.pauses, fit=fit)
+            parents = {"base": base, "lessons": lessons[entry.variant], "problems": problems}
+            run = partial(students.make_student, settings)
+            yield name, self.stage("student", self.label(name, seed), students.VERSION, settings, parents, run)
+
+    def _predictions(self, name: str, seed: int, student: Stage, problems: Stage) -> Stage:
+        config = self.recipe.evaluate
+        parents = {"student": student, "problems": problems}
+        run = partial(evaluation.make_predictions, config)
+        return self.stage(
+            "predictions", f"predictions {self.label(name, seed)}", evaluation.PREDICTIONS_VERSION, config, parents, run
+        )
+
+    def _scores(self, problems: Stage, answered: Mapping[tuple[str, int], Stage]) -> Stage:
+        roles = {self.label(name, seed): (name, seed) for name, seed in answered}
+        config = evaluation.ScoresConfig(students=roles, train_sample=self.recipe.evaluate.train_sample)
+        parents = {"problems": problems, **{self.label(name, seed): stage for (name, seed), stage in answered.items()}}
+        run = partial(evaluation.make_scores, config)
+        return self.stage("scores", "scores", evaluation.SCORES_VERSION, config, parents, run)
+
+    def _lens(self, name: str, seed: int, people: Mapping[str, Stage], problems: Stage) -> Stage:
+        lens, settings = choose(LENSES, {"name": name, **self.recipe.lenses[name]}, "lens", self.where)
+        twins = {twin: entry.twin_of for twin, entry in self.recipe.students.items() if entry.twin_of}
+        config = lenses.LensConfig(
+            lens=settings.model_dump(mode="json"),
+            students={person: person for person in people},
+            twins=twins,
+            threads=self.recipe.evaluate.threads,
+        )
+        run = partial(lenses.make_findings, lens, settings, config)
+        parents = {**people, "problems": problems}
+        return self.stage("lens", f"lens {self.label(name, seed)}", lenses.VERSION, config, parents, run)
+
+    def _report(
+        self, problems: Stage, scores: Stage, trained: Mapping[str, Stage], looked: Mapping[str, Stage]
+    ) -> Stage:
+        resolved = self.recipe.model_dump(mode="json", exclude={"settings", "data"})
+        config = report.ReportConfig(
+            recipe=self.where, resolved=resolved, lenses=tuple(looked), students=tuple(trained)
+        )
+        parents = {
+            "problems": problems,
+            "scores": scores,
+            **trained,
+            **{f"lens {name}": s for name, s in looked.items()},
+        }
+        return self.stage("report", "report", report.VERSION, config, parents, partial(report.make_report, config))
+
+
+def _reseed(fit: FitConfig, seed: int) -> FitConfig:
+    return fit.model_copy(update={"seed": fit.seed + seed})
+
+
+def upto(plan: list[Stage], until: str | None) -> list[Stage]:
+    """The stages of a plan up to the kind `until`, that kind included."""
+    if until is None:
+        return plan
+    if until not in STAGES:
+        raise UsageError(unknown("stage", until, STAGES))
+    return [stage for stage in plan if STAGES.index(stage.stage) <= STAGES.index(until)]
+
+
+def run(plan: list[Stage], store: Store, settings: Settings) -> Path:
+    """Carry the plan out, reusing what the store holds; returns the last stage's folder."""
+    chosen = {
+        "device": settings.device,
+        "checkpoint_seconds": settings.checkpoint_seconds,
+        "trackers": settings.trackers,
+    }
+    return [store.ensure(stage, **chosen) for stage in plan][-1]
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe, for editors: every task, teacher and lens spelled out."""
+    result = Recipe.model_json_schema()
+    for field, table in (("task", TASKS), ("teacher", TEACHERS)):
+        result["properties"][field] = {"oneOf": [row.config.model_json_schema() for row in table.values()]}
+    properties = {name: lens.config.model_json_schema() for name, lens in LENSES.items()}
+    result["properties"]["lenses"] = {"type": "object", "properties": properties, "additionalProperties": False}
+    return result

@@ -1,0 +1,166 @@
+"""The nouns. Everything that crosses a room is one of these frozen records, and `key()` is the hash of its content.
+
+    Problem ▶ Rationale ▶ Lesson ▶ (student) ▶ Prediction ▶ Verdict ▶ Score
+                                   (student) ▶ Thought ▶ Trace          Finding ◀ (lens)
+
+Records hold data and know no behaviour beyond their own identity.
+"""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Kind = Literal["numeric", "math", "choice", "boolean", "text"]
+
+
+def content_key(data: Any) -> str:
+    """The first 16 hex digits of the SHA-256 of `data` as canonical JSON."""
+    text = json.dumps(data, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def key(self) -> str:
+        return content_key(self.model_dump(mode="json"))
+
+
+class Step(Record):
+    """One step of a worked solution: `expression` is what is computed, `value` what it gives."""
+
+    expression: str
+    value: str
+
+
+class Problem(Record):
+    """A question with a known answer and, where the task knows them, its intermediate steps."""
+
+    task: str
+    id: str
+    question: str
+    answer: str
+    kind: Kind = "numeric"
+    steps: tuple[Step, ...] = ()
+    choices: tuple[str, ...] = ()
+    skeleton: str = ""
+    """What remains when names are taken away: operations and numbers. Splits of synthetic tasks are made by it."""
+    solution: str = ""
+    """The benchmark's own worked solution, where it has one."""
+
+
+class Rationale(Record):
+    """What a teacher wrote about one problem."""
+
+    problem: str
+    """The problem's id."""
+    teacher: str
+    granularity: int | None
+    format: str
+    text: str
+
+
+class Lesson(Record):
+    """What one student is shown of one problem; the loss touches `completion` and the end of the text alone."""
+
+    problem: str
+    prompt: str
+    completion: str
+
+
+class Prediction(Record):
+    """What a student answered. `stopped` is false where the length limit cut it off."""
+
+    problem: str
+    text: str
+    tokens: int
+    stopped: bool
+
+
+class Verdict(Record):
+    """What the grader made of a text, and by which rule it found the answer."""
+
+    problem: str = ""
+    correct: bool
+    extracted: str | None
+    rule: str
+    parsed: bool
+
+
+class Score(Record):
+    """A share of `n` problems with its 95 % interval. `group` is `all` or the number of steps."""
+
+    student: str
+    seed: int
+    split: str
+    group: str
+    metric: str
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+class Comparison(Record):
+    """Two students on the same problems: `only_a` and `only_b` count those that one alone solved (exact McNemar)."""
+
+    a: str
+    b: str
+    seed: int
+    split: str
+    group: str
+    n: int
+    only_a: int
+    only_b: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+class Thought(Record):
+    """One continuous thought: its statistics and the tokens nearest to it in the vocabulary."""
+
+    step: int
+    norm: float
+    cosine_to_previous: float | None
+    sparsity: float
+    entropy: float
+    top: tuple[tuple[str, float], ...]
+
+
+class Trace(Record):
+    """A latent student's silent reasoning about one problem."""
+
+    problem: str
+    student: str
+    thoughts: tuple[Thought, ...]
+    answer: str
+
+
+class Null(Record):
+    """The same measure under a control: what would be read if there were nothing to find."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+class Finding(Record):
+    """One number with its address. A finding without a null is marked as such in the report."""
+
+    lens: str
+    subject: str
+    reference: str
+    layer: int | None
+    module: str
+    position: str
+    metric: str
+    value: float
+    n: int
+    low: float
+    high: float
+    nulls: tuple[Null, ...]

@@ -1,0 +1,89 @@
+"""The report: scores and findings become one self-contained HTML page, and the findings one Parquet table.
+
+It reads the store's files and records only, and never imports torch.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import plotly.offline
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stillroom.config import Config
+from stillroom.files import read_lines, write_atomic, write_json
+from stillroom.records import Comparison, Finding, Problem, Score
+from stillroom.report.answers import Evidence, questions
+from stillroom.report.figures import accuracy_figure, layer_figure, lens_figure, loss_figure
+from stillroom.store import MANIFEST, Manifest, Workplace
+
+VERSION = 1
+
+
+class ReportConfig(Config):
+    recipe: str
+    """The recipe's name or path."""
+    resolved: dict[str, Any]
+    """The recipe with all defaults and overrides."""
+    students: tuple[str, ...]
+    lenses: tuple[str, ...]
+
+
+def make_report(config: ReportConfig, at: Workplace) -> None:
+    """Stage `report`: `report.html`, `findings.parquet` and the resolved recipe."""
+    tables = [pq.read_table(at.parents[f"lens {name}"] / "findings.parquet") for name in config.lenses]
+    findings: list[Finding] = []
+    if tables:
+        table = pa.concat_tables(tables)
+        pq.write_table(table, at.out / "findings.parquet")
+        findings = [Finding.model_validate(row) for row in table.to_pylist()]
+    scores = read_lines(at.parents["scores"] / "scores.jsonl", Score)
+    comparisons = read_lines(at.parents["scores"] / "comparisons.jsonl", Comparison)
+    evidence = Evidence(scores, comparisons, findings)
+    example = read_lines(at.parents["problems"] / "test.jsonl", Problem)[-1]
+    losses = {name: _metrics(at.parents[name] / "metrics.jsonl") for name in config.students}
+    figures = [accuracy_figure(scores), *lens_figure(findings), *layer_figure(findings), loss_figure(losses)]
+    page = _template().render(
+        recipe=config.recipe,
+        resolved=json.dumps(config.resolved, indent=1, sort_keys=True),
+        figures=figures,
+        questions=questions(evidence),
+        comparisons=[c for c in comparisons if c.split == "test"],
+        example=example,
+        provenance=_provenance(at.parents),
+        plotly=plotly.offline.get_plotlyjs(),
+    )
+    write_atomic(at.out / "report.html", page)
+    write_json(at.out / "recipe.json", config.resolved)
+
+
+def _metrics(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _provenance(parents: Mapping[str, Path]) -> list[dict[str, str]]:
+    """What each parent is and what it holds. Times and hosts are left out: `stillroom show` has them."""
+    rows = []
+    for folder in parents.values():
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        seed = manifest.config.get("fit", {}).get("seed", manifest.config.get("seed", ""))
+        rows.append(
+            {
+                "name": manifest.name,
+                "key": f"{manifest.stage}/{manifest.key}",
+                "seed": str(seed),
+                "content": manifest.content,
+            }
+        )
+    return rows
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("stillroom.report", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["figure"] = lambda value: f"{value:.3g}"
+    environment.filters["share"] = lambda value: f"{100 * value:.1f} %"
+    return environment.get_template("report.html")

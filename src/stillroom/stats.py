@@ -1,0 +1,62 @@
+"""Statistics of shares and differences: Wilson and bootstrap intervals, exact McNemar, Holm, seeds as mean ± sd.
+
+All intervals are 95 % unless said. Inputs are plain numbers or numpy arrays; nothing here knows what was measured.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+
+class Interval(NamedTuple):
+    value: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share (Wilson 1927). Raises ValueError unless 0 ≤ successes ≤ n and n > 0."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"wilson needs 0 <= successes <= n and n > 0, given {successes} of {n}")
+    result = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    return Interval(successes / n, float(result.low), float(result.high))
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p of McNemar's test: were the `only_a + only_b` discordant pairs split by a fair coin?"""
+    n = only_a + only_b
+    return 1.0 if n == 0 else float(stats.binomtest(only_a, n, 0.5).pvalue)
+
+
+def bootstrap_mean(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> Interval:
+    """Percentile bootstrap interval of a mean over rows that are independent. Raises ValueError when empty."""
+    data: NDArray[np.float64] = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or not data.size or not np.isfinite(data).all():
+        raise ValueError(f"bootstrap_mean needs a non-empty row of finite numbers, given shape {data.shape}")
+    rng = np.random.default_rng(seed)
+    chunk = max(1, 4_000_000 // data.size)  # bounds memory at 32 MB
+    means = [
+        data[rng.integers(0, data.size, (min(chunk, resamples - start), data.size))].mean(axis=1)
+        for start in range(0, resamples, chunk)
+    ]
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    return Interval(float(data.mean()), float(low), float(high))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation over seeds; the latter is 0 for a single seed."""
+    data = np.asarray(values, dtype=np.float64)
+    return float(data.mean()), float(data.std(ddof=1)) if data.size > 1 else 0.0

@@ -1,0 +1,257 @@
+"""The store: a run of a stage is a folder `STAGE/KEY/`, named by what it was made from, with its manifest written last.
+
+    key = hash(stage, the stage's own version, config, the parents' keys)
+
+A folder without a manifest does not exist for readers; one whose files no longer match their checksums is set aside
+and made again. Content hashes cover results only: times, hosts and costs stand in the manifest. What a stage needs to
+survive a kill (checkpoints, predictions so far) lies in `STAGE/KEY/partial/` until the stage is committed.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import resource
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stillroom import __version__
+from stillroom.errors import StoreError
+from stillroom.files import Lease, no_space, sha256, sync_folder, write_atomic
+from stillroom.progress import say
+from stillroom.records import content_key
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PARTIAL = "partial"
+RECORDED = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+
+
+class Parent(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    stage: str
+    key: str
+    content: str
+
+
+class Manifest(BaseModel):
+    """What a committed folder holds and how it came to be. `content` is the hash of `files` and of nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    format: int
+    stage: str
+    name: str
+    key: str
+    version: int
+    config: dict[str, Any]
+    parents: dict[str, Parent]
+    files: dict[str, str]
+    content: str
+    code: str
+    host: str
+    machine: str
+    libraries: dict[str, str]
+    started: str
+    seconds: float
+    peak_mb: int
+    """Peak resident memory of the process that made it, up to the end of this stage."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where a stage works: its own folder, its parents' folders, and the settings that change no result."""
+
+    out: Path
+    parents: Mapping[str, Path] = field(default_factory=dict)
+    name: str = ""
+    checkpoint_seconds: float = 30.0
+    trackers: tuple[str, ...] = ()
+    device: str = "cpu"
+    check: Callable[[], None] = lambda: None
+    """Raises when this process has lost the right to go on (see `files.Lease`)."""
+
+    @property
+    def partial(self) -> Path:
+        path = self.out / PARTIAL
+        path.mkdir(exist_ok=True)
+        return path
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the stage table's runs: what is to be made, by whom, from what."""
+
+    stage: str
+    name: str
+    version: int
+    config: dict[str, Any]
+    parents: Mapping[str, "Stage"]
+    run: Callable[[Workplace], None]
+
+    @functools.cached_property
+    def key(self) -> str:
+        parents = {role: parent.key for role, parent in self.parents.items()}
+        return content_key([self.stage, self.version, self.config, parents])
+
+
+@functools.cache
+def code_version() -> str:
+    """The package's version and a hash of its sources."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".yaml", ".html")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return f"{__version__}+{digest.hexdigest()[:8]}"
+
+
+class Store:
+    def __init__(self, root: Path, patience: float = 60.0) -> None:
+        self.root = root
+        self.patience = patience
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.root / stage / key
+
+    def manifest(self, folder: Path) -> Manifest | None:
+        """The manifest of a committed folder, files unchecked; None where there is none that can be read."""
+        try:
+            manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        except (FileNotFoundError, NotADirectoryError, ValidationError):
+            return None
+        if manifest.format > FORMAT:
+            raise StoreError(
+                f"{folder}: written in store format {manifest.format}, this Stillroom reads up to {FORMAT}: "
+                "upgrade Stillroom, or name another store with STILLROOM_STORE"
+            )
+        return manifest
+
+    def manifests(self) -> Iterator[Manifest]:
+        """All committed folders, oldest first."""
+        found = [self.manifest(path.parent) for path in self.root.glob(f"*/*/{MANIFEST}") if path.parent.name.isalnum()]
+        yield from sorted((m for m in found if m is not None), key=lambda m: (m.started, m.stage, m.name))
+
+    def damage(self, folder: Path) -> str | None:
+        """What is wrong with a folder that has a manifest file; None if all its files are as they were committed."""
+        manifest = self.manifest(folder)
+        if manifest is None:
+            return f"{MANIFEST} cannot be read"
+        for name, digest in manifest.files.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if sha256(folder / name) != digest:
+                return f"{name} is not what was committed (its SHA-256 differs)"
+        return None
+
+    def find(self, stage: Stage) -> Path | None:
+        """The folder of a stage that is committed and intact."""
+        folder = self.folder(stage.stage, stage.key)
+        committed = (folder / MANIFEST).exists()
+        return folder if committed and self.damage(folder) is None else None
+
+    def ensure(self, stage: Stage, **settings: Any) -> Path:
+        """The folder of a stage, computed now if it is not there: by this process, or by another that has begun."""
+        folder = self.folder(stage.stage, stage.key)
+        if found := self.find(stage):
+            say(f"= {stage.name}: reused {stage.stage}/{stage.key}")
+            return found
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lease = Lease(folder.with_name(f".{stage.key}.lease"), self.root / ".lock", self.patience)
+            waiting = f"= {stage.name}: "
+            if not lease.acquire(lambda why: say(waiting + why), lambda: self.find(stage) is not None):
+                return folder
+        except OSError as error:
+            raise StoreError(
+                f"the store {self.root} cannot be written: {error}; name another with STILLROOM_STORE"
+            ) from None
+        try:
+            if self.find(stage) is None:
+                self._compute(stage, folder, lease, settings)
+        except OSError as error:
+            if isinstance(error, StoreError) or error.errno is None or error.filename2:
+                raise
+            raise no_space(error, self.root, f"{stage.stage} {stage.name} ({stage.key})") from error
+        finally:
+            lease.release()
+        return folder
+
+    def _compute(self, stage: Stage, folder: Path, lease: Lease, settings: dict[str, Any]) -> None:
+        if (folder / MANIFEST).exists():
+            aside = folder.with_name(f"{stage.key}.damaged-{int(time.time())}")
+            say(f"! {stage.name}: {folder}: {self.damage(folder)}; set aside as {aside.name} and made again")
+            folder.replace(aside)
+        folder.mkdir(exist_ok=True)
+        _sweep(folder)
+        say(f"> {stage.name}: {stage.stage}/{stage.key}")
+        started, clock = datetime.now(UTC), time.monotonic()
+        parents = {role: self.folder(p.stage, p.key) for role, p in stage.parents.items()}
+        stage.run(Workplace(out=folder, parents=parents, name=stage.name, check=lease.check, **settings))
+        shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+        files = {str(p.relative_to(folder)): _settle(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+        for path in (p for p in folder.rglob("*") if p.is_dir()):
+            sync_folder(path)
+        lease.check()
+        manifest = Manifest(
+            format=FORMAT,
+            stage=stage.stage,
+            name=stage.name,
+            key=stage.key,
+            version=stage.version,
+            config=stage.config,
+            parents={role: self._parent(p) for role, p in stage.parents.items()},
+            files=files,
+            content=content_key(files),
+            code=code_version(),
+            host=socket.gethostname(),
+            machine=f"{platform.machine()}, {os.cpu_count()} CPUs, device {settings.get('device', 'cpu')}",
+            libraries={"python": platform.python_version(), **{name: _version(name) for name in RECORDED}},
+            started=started.isoformat(timespec="milliseconds"),
+            seconds=round(time.monotonic() - clock, 2),
+            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            // (1 if sys.platform != "darwin" else 1024)
+            // 1024,
+        )
+        write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        say(f"  {stage.name}: done in {manifest.seconds:.1f} s")
+
+    def _parent(self, stage: Stage) -> Parent:
+        manifest = self.manifest(self.folder(stage.stage, stage.key))
+        assert manifest is not None, "parents are made before their children"
+        return Parent(stage=stage.stage, key=stage.key, content=manifest.content)
+
+
+def _peak_mb() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed run left behind, but for the part that it can resume from."""
+    for path in folder.iterdir():
+        if path.name == PARTIAL:
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _settle(path: Path) -> str:
+    """Flush a result to disk and return its SHA-256."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    return sha256(path)

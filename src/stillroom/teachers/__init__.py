@@ -1,0 +1,96 @@
+"""Teachers: who writes the rationales. A teacher is a config and a function from problems to rationales.
+
+To add one, write both and add a line to `TEACHERS`. A teacher may leave a problem out; the curriculum then leaves it
+out of every arm.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from stillroom.config import Config
+from stillroom.errors import DataError
+from stillroom.files import read_lines, write_lines
+from stillroom.records import Problem, Rationale
+from stillroom.store import Workplace
+from stillroom.tasks.benchmarks import rows
+
+VERSION = 1
+CONCLUSION = re.compile(r"\s*(so,? |therefore,? |thus,? )?the answer is:?[^\n]*$", re.IGNORECASE)
+
+
+class WorkedConfig(Config):
+    """The task's own steps, one line each: `Step 1: 5 + 7 = 12`."""
+
+    name: Literal["worked"] = "worked"
+
+
+def worked(config: WorkedConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+    if any(not problem.steps for problem in problems):
+        bare = next(problem.id for problem in problems if not problem.steps)
+        raise DataError(
+            f"problem {bare!r} has no steps, so the teacher `worked` has nothing to write; use another teacher"
+        )
+    return [
+        Rationale(
+            problem=problem.id,
+            teacher=config.name,
+            granularity=None,
+            format="plain",
+            text="\n".join(f"Step {i}: {s.expression} = {s.value}" for i, s in enumerate(problem.steps, 1)),
+        )
+        for problem in problems
+    ]
+
+
+class RecordedConfig(Config):
+    """Rationales that a teacher wrote before, from JSON lines with `id, teacher, granularity, format, cot`."""
+
+    name: Literal["recorded"] = "recorded"
+    file: str = "teacher_cot.jsonl"
+    dataset: str
+    teacher: str = "gemini"
+    granularity: int | None = Field(1, ge=1, le=6)
+    format: str = "plain"
+
+
+def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+    fields = ("dataset", "id", "teacher", "granularity", "format", "cot")
+    wanted = {problem.id for problem in problems}
+    cell = (config.dataset, config.teacher, config.granularity, config.format)
+    found: dict[str, Rationale] = {}
+    for _, row in rows(data / config.file, fields, None):
+        if (row["dataset"], row["teacher"], row["granularity"], row["format"]) == cell and row["id"] in wanted:
+            text = CONCLUSION.sub("", row["cot"]).strip()
+            found[row["id"]] = Rationale(
+                problem=row["id"],
+                teacher=config.teacher,
+                granularity=config.granularity,
+                format=config.format,
+                text=text,
+            )
+    if not found:
+        raise DataError(f"{data / config.file}: holds no rationale of {cell} for the training problems")
+    return [found[problem.id] for problem in problems if problem.id in found]
+
+
+class Teacher(NamedTuple):
+    config: type[Config]
+    write: Callable[[Any, Sequence[Problem], Path], list[Rationale]]
+    files: Callable[[Any], tuple[str, ...]] = lambda config: ()
+    """The files of the data folder that it reads: their checksums become part of the run's key."""
+
+
+TEACHERS: dict[str, Teacher] = {
+    "worked": Teacher(WorkedConfig, worked),
+    "recorded": Teacher(RecordedConfig, recorded, lambda config: (config.file,)),
+}
+
+
+def make_rationales(teacher: Teacher, config: Config, data: Path, at: Workplace) -> None:
+    """Stage `rationales`: what the teacher writes about the training problems, in their order."""
+    problems = read_lines(at.parents["problems"] / "train.jsonl", Problem)
+    write_lines(at.out / "rationales.jsonl", teacher.write(config, problems, data))
