@@ -36,7 +36,8 @@ def decode(
         ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask_BT[row, longest - len(prompt) :] = 1
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end)
+        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end
+    )
     out_BT = model.generate(  # type: ignore[operator]
         input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=settings
     )

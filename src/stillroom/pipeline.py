@@ -36,7 +36,7 @@ SEED_OF_TWIN = 1000
 class BaseEntry(Config):
     scratch: ScratchConfig = ScratchConfig()
     primer: curriculum.PrimerConfig = curriculum.PrimerConfig()
-    fit: FitConfig = FitConfig(updates=2000)
+    fit: FitConfig = FitConfig()
 
 
 class StudentEntry(Config):

@@ -38,7 +38,7 @@ from stillroom.store import Workplace
 class FitConfig(Config):
     """What decides a run of the loop. The learning rate warms up linearly, then follows the schedule to zero."""
 
-    updates: int = Field(1000, ge=1)
+    updates: int = Field(1500, ge=1)
     batch_size: int = Field(64, ge=1)
     """Rows in one micro-batch of one process."""
     accumulate: int = Field(1, ge=1)

@@ -58,11 +58,11 @@ def make_lessons(config: LessonsConfig, at: Workplace) -> None:
 class PrimerConfig(Config):
     """How much of each the base learns; what is asked beyond what exists is repeated."""
 
-    singles: int = Field(20_000, ge=0)
+    singles: int = Field(21_000, ge=0)
     """Problems that ask for one step (the split `narrated`, or those with one step), question → answer."""
-    lines: int = Field(15_000, ge=0)
+    lines: int = Field(2_000, ge=0)
     """Single lines of rationales, out of their context: the base knows how a step is written, never how two follow."""
-    stories: int = Field(1_500, ge=0)
+    stories: int = Field(300, ge=0)
     """Questions without an answer, as text."""
     seed: int = 0
 

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from stillroom.config import Config
 from stillroom.devices import use
@@ -23,6 +24,8 @@ from stillroom.students.sft import SftObjective, encode, sft_batches
 from stillroom.training import FitConfig, fit
 
 VERSION = 1
+
+disable_progress_bar()  # type: ignore[no-untyped-call]  # loading and saving take milliseconds here, and progress has its own room
 
 
 class Manner(Config):
@@ -66,7 +69,8 @@ def load(folder: Path, device: str = "cpu") -> Student:
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model.to(device)  # type: ignore[arg-type]
-    return Student(model.eval(), tokenizer, manner)
+    model.eval()  # type: ignore[no-untyped-call]
+    return Student(model, tokenizer, manner)
 
 
 class BaseConfig(Config):

@@ -40,12 +40,14 @@ class AbacusConfig(Config):
     steps: int = Field(5, ge=1, le=20)
     """Training has 1..steps steps."""
     train: int = Field(30_000, ge=1)
-    narrated: int = Field(20_000, ge=0)
-    """Training stories of one to three steps that state every total but the last: they ask for one step only."""
+    narrated: int = Field(21_000, ge=3)
+    """Training stories that state every total but the last, so that they ask for one step: two thirds have one step,
+    one third two (so that every fact of arithmetic is met, also where a problem of that one step is for testing)."""
     validation: int = Field(100, ge=1)
     """Validation, test, compositional and longer problems are counted per number of steps."""
     test: int = Field(300, ge=1)
-    distractor: float = Field(0.2, ge=0, le=1)
+    distractor: float = Field(0.0, ge=0, le=1)
+    """Share of problems with a sentence whose number does not matter; they take a small base several times as long."""
     held_out_pair: str = Field("*-", pattern=r"^[-+*]{2}$")
     """Two operations that are adjacent in the compositional split and nowhere else."""
 
@@ -150,7 +152,7 @@ def splits(config: AbacusConfig, _data: Path) -> dict[str, list[Problem]]:
         "train": [
             problem for n, share in zip(lengths, shares, strict=True) for problem in take("train", n, share, False)
         ],
-        "narrated": [problem for n in (1, 2, 3) for problem in take("narrated", n, config.narrated // 3, False)],
+        "narrated": [p for n in (1, 2) for p in take("narrated", n, config.narrated // 3 * (3 - n), False)],
         "validation": evaluation("validation", config.validation),
         "test": evaluation("test", config.test),
         "compositional": evaluation("compositional", config.test),

@@ -1,0 +1,108 @@
+"""The doors: exit codes, help with an example, listings, and what a machine reads."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMANDS = ("run", "list", "show", "report", "schema")
+
+
+def stillroom(*arguments: str, store: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "STILLROOM_STORE": str(store), "COLUMNS": "100"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stillroom", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_importing_the_package_and_helping_load_no_torch() -> None:
+    code = "import sys, stillroom, stillroom.cli; assert not {'torch', 'pydantic', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
+    assert "Example: stillroom" in stillroom(command, "--help", store=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "abacuss"), "did you mean 'abacus'"),
+        (("run", "abacus", "fit.updates"), "expected key=value"),
+        (("run", "missing.yaml"), "missing.yaml: cannot be read"),
+        (("show", "student/none"), "unknown folder"),
+        (("report",), "holds no report"),
+        (("run",), "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_told_in_a_sentence_with_code_2_and_writes_nothing(arguments, words, tmp_path: Path) -> None:
+    done = stillroom(*arguments, store=tmp_path / "store", code=2)
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_missing_data_file_is_told_with_code_1(tmp_path: Path) -> None:
+    done = stillroom("run", "svamp-recorded", f"data={tmp_path}", store=tmp_path / "store", code=1)
+    assert "svamp_train.jsonl: no such file" in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_that_cannot_be_written_is_told_with_code_1(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = stillroom("run", "abacus-small", store=tmp_path / "file" / "store", code=1)
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_tells_what_is_reused_and_what_would_run(small_store: Path, tmp_path: Path) -> None:
+    def fates(store: Path) -> set[str]:
+        return {
+            line.split()[0] for line in stillroom("run", "abacus-small", "--dry-run", store=store).stdout.splitlines()
+        }
+
+    assert fates(small_store) == {"reuse"}
+    assert fates(tmp_path / "s") == {"run"}
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_second_run_reuses_everything_and_prints_the_table(small_store: Path, tmp_path: Path) -> None:
+    done = stillroom("run", "abacus-small", "settings.device=cpu", "-o", str(tmp_path / "r.html"), store=small_store)
+    assert "> " not in done.stderr
+    assert done.stdout.splitlines()[0].startswith("accuracy on test problems")
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_list_and_show_read_the_store(small_store: Path) -> None:
+    rows = [json.loads(line) for line in stillroom("list", "--json", store=small_store).stdout.splitlines()]
+    assert {"base", "normal", "distilled", "filler", "report"} <= {row["name"] for row in rows}
+    path = next(row["path"] for row in rows if row["name"] == "normal")
+    shown = json.loads(stillroom("show", path[:-4], "--json", store=small_store).stdout)
+    assert shown["parents"]["base"]["stage"] == "base"
+    assert shown["notes"] == []
+
+
+def test_show_names_a_changed_code_version_and_damage(small_store: Path, tmp_path: Path) -> None:
+    folder = next(small_store.glob("problems/*"))
+    copy = tmp_path / "problems" / folder.name
+    copy.mkdir(parents=True)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps({**manifest, "code": "0.0.1+00000000"}))
+    notes = json.loads(stillroom("show", "problems/", "--json", store=tmp_path).stdout)["notes"]
+    assert any("is missing" in note for note in notes)
+    assert any("made by code 0.0.1+00000000" in note for note in notes)
+
+
+def test_the_report_command_loads_no_torch(small_store: Path) -> None:
+    code = (
+        "import sys\nfrom stillroom.cli import app\n"
+        "app(['report'], standalone_mode=False)\nassert 'torch' not in sys.modules"
+    )
+    environment = {**os.environ, "STILLROOM_STORE": str(small_store)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True)

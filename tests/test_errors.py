@@ -1,0 +1,21 @@
+"""A name that is not in a table is answered with the nearest known one first."""
+
+import pytest
+
+from stillroom import errors
+from stillroom.errors import StillroomError, unknown
+
+
+def test_the_nearest_known_name_comes_first_and_all_are_told() -> None:
+    told = unknown("lens", "weight", ["probes", "weights", "attention"])
+    assert told == "unknown lens 'weight': did you mean 'weights'? known are weights, attention, probes"
+
+
+def test_nothing_is_guessed_where_nothing_is_near() -> None:
+    assert unknown("lens", "zzz", ["probes", "attention"]) == "unknown lens 'zzz': known are attention, probes"
+
+
+@pytest.mark.parametrize("name", ["UsageError", "ConfigError", "DataError", "StoreError", "LeaseLost", "TrainingError"])
+def test_every_error_is_of_the_one_tree_and_drawn_in_its_docstring(name: str) -> None:
+    assert issubclass(getattr(errors, name), StillroomError)
+    assert name in (errors.__doc__ or "")

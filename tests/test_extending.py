@@ -1,0 +1,41 @@
+"""The task and the lens of docs/extending.md, as they stand there, run in a whole experiment."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from stillroom import lenses, tasks
+from stillroom.pipeline import Planner, load_recipe, run
+from stillroom.store import Store
+
+GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"
+
+
+@pytest.fixture
+def guide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file of the guide becomes a module of the room that it names, each line is added to that room's table."""
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    text = GUIDE.read_text()
+    for room, name in re.findall(r"Save as `src/stillroom/(\w+)/(\w+)\.py`", text):
+        code = text.partition(f"/{room}/{name}.py`:\n\n```python\n")[2].partition("```")[0]
+        module = types.ModuleType(f"stillroom.{room}.{name}")
+        exec(compile(code, module.__name__, "exec"), module.__dict__)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        line = re.search(rf'^[A-Z]+\["{name}"\] = .*$', text, re.MULTILINE)
+        assert line is not None
+        package = {"tasks": tasks, "lenses": lenses}[room]
+        exec(line[0], {**vars(package), name: module})
+
+
+def test_the_task_and_the_lens_of_the_guide_run_as_they_stand(guide: None, tmp_path: Path) -> None:
+    few = ["fit.updates=3", "base.fit.updates=3", "settings.device=cpu", "base.primer.stories=20"]
+    name, recipe = load_recipe("abacus-small", ["task={name: doubling}", "lenses={norms: {}}", *few])
+    folder = run(Planner(name, recipe).plan(), Store(tmp_path), recipe.settings)
+    rows = pq.read_table(folder / "findings.parquet").to_pylist()
+    assert {row["subject"] for row in rows} == {"normal", "distilled", "filler"}
+    assert all(row["nulls"][0]["name"] == "base" for row in rows)
+    assert "doubles them" in (folder / "report.html").read_text()

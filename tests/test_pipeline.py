@@ -1,0 +1,117 @@
+"""Recipes become plans; an undisturbed run of `abacus-small` holds every stage, and its twin the same bytes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from stillroom.errors import ConfigError, DataError, UsageError
+from stillroom.pipeline import STAGES, Planner, load_recipe, recipe_names, schema, upto
+from stillroom.store import Stage, Store
+
+
+def plan(name: str, *overrides: str) -> list[Stage]:
+    return Planner(*load_recipe(name, list(overrides))).plan()
+
+
+def test_every_recipe_of_the_package_is_valid_and_plans_all_stages(tmp_path: Path, monkeypatch) -> None:
+    for name in ("svamp_train.jsonl", "svamp_test.jsonl", "teacher_cot.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
+    assert {"abacus", "abacus-full", "abacus-small", "svamp-recorded"} <= set(recipe_names())
+    for name in recipe_names():
+        assert {stage.stage for stage in plan(name)} == set(STAGES), name
+
+
+def test_parents_come_before_their_children() -> None:
+    made: set[str] = set()
+    for stage in plan("abacus-full"):
+        assert {f"{p.stage}/{p.key}" for p in stage.parents.values()} <= made
+        made.add(f"{stage.stage}/{stage.key}")
+
+
+def test_arms_share_everything_but_their_lessons_and_pauses() -> None:
+    people = {s.name: s for s in plan("abacus") if s.stage == "student"}
+    assert people["normal"].config["fit"] == people["distilled"].config["fit"] == people["filler"].config["fit"]
+    assert people["normal"].parents["base"].key == people["filler"].parents["base"].key
+    assert people["distilled"].parents["lessons"].key == people["filler"].parents["lessons"].key
+    assert people["normal"].parents["lessons"].key != people["distilled"].parents["lessons"].key
+
+
+def test_what_changes_no_result_changes_no_key() -> None:
+    one, two = plan("abacus"), plan("abacus", "settings.device=cpu", "settings.checkpoint_seconds=5")
+    assert [s.key for s in one] == [s.key for s in two]
+    assert plan("abacus", "fit.updates=7")[-1].key != one[-1].key
+
+
+def test_a_changed_data_file_changes_the_key(tmp_path: Path) -> None:
+    keys = []
+    for content in ("{}\n", "{} \n"):
+        for name in ("svamp_train.jsonl", "svamp_test.jsonl", "teacher_cot.jsonl"):
+            (tmp_path / name).write_text(content)
+        keys.append(plan("svamp-recorded", f"data={tmp_path}")[0].key)
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (("abacuss",), UsageError, "did you mean 'abacus'"),
+        (("abacus", "task.name=abacis"), ConfigError, "did you mean 'abacus'"),
+        (("abacus", "teacher.name=work"), ConfigError, "did you mean 'worked'"),
+        (("abacus", "lenses.weight={}"), ConfigError, "did you mean 'weights'"),
+        (("abacus", "fit.update=3"), ConfigError, "did you mean 'fit.updates'"),
+        (("abacus", "fit.updates=0"), ConfigError, "fit.updates: Input should be greater than or equal to 1, given 0"),
+        (("abacus", "fit.updates=many"), ConfigError, 'fit.updates: Input should be a valid integer, given "many"'),
+        (("abacus", "students.twin={variant: normal, twin_of: norml}"), ConfigError, "did you mean 'normal'"),
+        (("abacus", "task.steps=true"), ConfigError, "steps"),
+        (("svamp-recorded", "data=/nowhere"), DataError, "STILLROOM_DATA"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_written(arguments, error, words) -> None:
+    with pytest.raises(error) as caught:
+        plan(*arguments)
+    assert words in str(caught.value)
+
+
+def test_until_stops_at_a_stage_and_refuses_an_unknown_one() -> None:
+    assert {s.stage for s in upto(plan("abacus"), "lessons")} == {"problems", "rationales", "lessons"}
+    with pytest.raises(UsageError, match="did you mean 'student'"):
+        upto(plan("abacus"), "students")
+
+
+def test_the_schema_knows_tasks_teachers_and_lenses() -> None:
+    text = str(schema())
+    for name in ("AbacusConfig", "RecordedConfig", "LogitLensConfig", "held_out_pair"):
+        assert name in text
+
+
+def test_a_small_run_holds_every_stage_and_its_findings_have_nulls(small_store: Path) -> None:
+    store = Store(small_store)
+    assert {m.stage for m in store.manifests()} == set(STAGES)
+    report = next(m for m in store.manifests() if m.stage == "report")
+    folder = store.folder("report", report.key)
+    rows = pq.read_table(folder / "findings.parquet").to_pylist()
+    assert {row["lens"] for row in rows} == {"weights", "logit_lens"}
+    assert all(row["n"] > 0 and row["low"] <= row["value"] <= row["high"] and row["nulls"] for row in rows)
+    page = (folder / "report.html").read_text()
+    assert "<script src" not in page
+    assert "https://cdn" not in page.partition("<script>")[0]
+
+
+def test_a_second_run_in_another_store_gives_the_same_bytes(small_store: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "STILLROOM_STORE": str(tmp_path)}
+    call = [sys.executable, "-m", "stillroom", "run", "abacus-small", "settings.device=cpu"]
+    subprocess.run(call, env=environment, check=True, capture_output=True)
+    first, second = (
+        {
+            p.relative_to(root): p.read_bytes()
+            for p in root.rglob("*")
+            if p.is_file() and p.name not in ("manifest.json", ".lock")
+        }
+        for root in (small_store, tmp_path)
+    )
+    assert first == second

@@ -1,0 +1,71 @@
+"""Statistics against numbers worked by hand."""
+
+import math
+from math import comb
+
+import numpy as np
+import pytest
+
+from stillroom.stats import bootstrap_mean, holm, mcnemar, mean_sd, wilson
+
+Z = 1.959963984540054
+
+
+@pytest.mark.parametrize(("successes", "n"), [(7, 10), (1, 3), (97, 300)])
+def test_wilson_is_the_formula_of_1927(successes: int, n: int) -> None:
+    share = successes / n
+    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    assert wilson(successes, n) == pytest.approx((share, centre - half, centre + half), abs=1e-12)
+
+
+def test_wilson_of_none_and_of_all() -> None:
+    assert wilson(0, 10) == pytest.approx((0.0, 0.0, 0.27753279), abs=1e-7)
+    assert wilson(10, 10) == pytest.approx((1.0, 1 - 0.27753279, 1.0), abs=1e-7)
+    assert wilson(10, 10, confidence=0.5).low > wilson(10, 10).low
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_refuses_what_is_no_share(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="wilson needs"):
+        wilson(successes, n)
+
+
+def test_mcnemar_is_exact_and_two_sided() -> None:
+    assert mcnemar(1, 8) == pytest.approx(2 * (comb(9, 0) + comb(9, 1)) / 2**9) == pytest.approx(0.0390625)
+    assert mcnemar(8, 1) == mcnemar(1, 8)
+    assert mcnemar(0, 10) == pytest.approx(2 / 2**10)
+    assert mcnemar(5, 5) == pytest.approx(1.0)
+    assert mcnemar(0, 0) == 1.0
+
+
+def test_holm_is_worked_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_the_bootstrap_covers_the_true_mean_about_95_times_of_100() -> None:
+    rng = np.random.default_rng(1)
+    rows = [bootstrap_mean(rng.normal(2.0, 1.0, 40), seed=i, resamples=400) for i in range(200)]
+    covered = sum(row.low <= 2.0 <= row.high for row in rows)
+    assert 180 <= covered <= 198
+
+
+def test_the_bootstrap_is_the_same_for_the_same_seed_and_exact_for_a_constant() -> None:
+    assert bootstrap_mean([1, 0, 0, 1]) == bootstrap_mean([1, 0, 0, 1])
+    assert bootstrap_mean(np.arange(20.0) ** 2, seed=1) != bootstrap_mean(np.arange(20.0) ** 2, seed=2)
+    assert tuple(bootstrap_mean([3, 3, 3])) == (3.0, 3.0, 3.0)
+    assert bootstrap_mean([1.0, 2.0, 6.0]).value == 3.0
+
+
+@pytest.mark.parametrize("values", [[], [[1.0]], [1.0, math.nan], [math.inf]])
+def test_the_bootstrap_refuses_what_has_no_mean(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="bootstrap_mean needs"):
+        bootstrap_mean(values)
+
+
+def test_mean_and_sample_deviation_over_seeds() -> None:
+    assert mean_sd([2.0, 4.0, 6.0]) == pytest.approx((4.0, 2.0))
+    assert mean_sd([5.0]) == (5.0, 0.0)
