@@ -11,6 +11,11 @@ def test_the_nearest_known_name_comes_first_and_all_are_told() -> None:
     assert told == "unknown lens 'weight': did you mean 'weights'? known are weights, attention, probes"
 
 
+def test_of_several_near_names_the_nearest_is_first() -> None:
+    told = unknown("lens", "zebrass", ["abacus", "zebra", "zebras"])
+    assert told.endswith("did you mean 'zebras'? known are zebras, zebra, abacus")
+
+
 def test_nothing_is_guessed_where_nothing_is_near() -> None:
     assert unknown("lens", "zzz", ["probes", "attention"]) == "unknown lens 'zzz': known are attention, probes"
 

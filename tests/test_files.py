@@ -9,6 +9,7 @@ from stillroom import files
 from stillroom.errors import DataError
 from stillroom.files import (
     AppendOnly,
+    disk_is_full,
     folder_atomic,
     no_space,
     numbered_lines,
@@ -110,6 +111,7 @@ def test_a_line_of_a_table_ends_at_its_line_feed_alone(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_with_what_was_lost() -> None:
-    told = str(no_space(OSError(errno.ENOSPC, "x"), Path("/stills"), "student normal"))
-    assert "holds /stills is full: student normal was not committed" in told
-    assert "failed (odd)" in str(no_space(OSError(errno.EIO, "odd"), Path("/stills"), "x"))
+    assert "holds /stills is full: student normal was not committed" in str(no_space(Path("/stills"), "student normal"))
+    assert disk_is_full(OSError(errno.ENOSPC, "x"))
+    assert disk_is_full(OSError(errno.EDQUOT, "x"))
+    assert not disk_is_full(OSError(errno.EIO, "x"))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toys import echo, stage
 
 from stillroom.errors import StoreError
 from stillroom.store import MANIFEST, Stage, Store, Workplace
+from toys import echo, stage
 
 
 def counted(one: Stage) -> tuple[Stage, list[Path]]:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from toys import stage
 
 from stillroom.errors import LeaseLost, StoreError
 from stillroom.files import write_atomic
 from stillroom.store import Store, Workplace
+from toys import stage
 
 
 @pytest.fixture
@@ -25,7 +25,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk.mkdir()
     if shutil.which("mount") is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("a full disk is tried on a small tmpfs, which only root may mount")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    call = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    mounted = subprocess.run(call, check=False, capture_output=True)
     if mounted.returncode:
         pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
     yield disk

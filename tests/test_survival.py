@@ -31,7 +31,7 @@ def test_killed_at_random_moments_ends_with_the_same_content(small_store: Path, 
             stderr=subprocess.PIPE,
         )
         try:
-            _, error = process.communicate(timeout=rng.uniform(6, 12) if kills < 4 else None)
+            _, error = process.communicate(timeout=rng.uniform(4, 7) if kills < 4 else None)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()

@@ -40,10 +40,8 @@ def sums(count: int) -> list[Problem]:
 
 
 def tokenizer(largest: int = 20) -> PreTrainedTokenizerFast:
-    texts = [p.question + "\n" for p in sums(2)]
-    return word_tokenizer(
-        [*texts, "<reasoning>\nStep 1: 1 + 1 = 2\n</reasoning>\nThe answer is 2."], range(largest + 1)
-    )
+    chain = "<reasoning>\nStep 1: 1 + 1 = 2\n</reasoning>\nThe answer is 2."
+    return word_tokenizer([*(p.question + "\n" for p in sums(2)), chain], range(largest + 1))
 
 
 def llama(vocabulary: int = WORDS, seed: int = 0, spread: float = 0.5, dropout: float = 0.0) -> PreTrainedModel:
@@ -67,7 +65,9 @@ def gpt2(vocabulary: int = WORDS, seed: int = 0, spread: float = 0.5, dropout: f
         resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
         pad_token_id=PAD, eos_token_id=END, bos_token_id=END,
     )  # fmt: skip
-    return GPT2LMHeadModel(config).eval()
+    model = GPT2LMHeadModel(config)
+    model.set_attn_implementation("eager")
+    return model.eval()
 
 
 MODELS: dict[str, Callable[..., PreTrainedModel]] = {"llama": llama, "gpt2": gpt2}

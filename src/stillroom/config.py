@@ -25,10 +25,17 @@ class Config(BaseModel):
     def parse(cls, data: Any, where: str) -> Self:
         """Validate plain data (what YAML or JSON gives). Raises `ConfigError`, which names `where` and each field."""
         try:
-            return cls.model_validate_json(json.dumps(data, default=str), strict=True)
+            return cls.model_validate_json(json.dumps(_plain(data), default=str), strict=True)
         except ValidationError as error:
             lines = [_explain(cls, detail) for detail in error.errors(include_url=False)]
             raise ConfigError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines))) from None
+
+
+def _plain(data: Any) -> Any:
+    """YAML's other keys, as dates, become text."""
+    if isinstance(data, dict):
+        return {str(key): _plain(value) for key, value in data.items()}
+    return [_plain(value) for value in data] if isinstance(data, list) else data
 
 
 def _explain(cls: type[BaseModel], detail: ErrorDetails) -> str:

@@ -44,7 +44,7 @@ class TrainingError(StillroomError, ArithmeticError):
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a name that is not in a table: the known names, the nearest first."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=len(names), cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=max(1, len(names)), cutoff=0.5)
     ordered = near + [n for n in names if n not in near]
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {name!r}: {hint}known are {', '.join(ordered)}"
+    return f"unknown {what} {name!r}: {hint}known are {', '.join(ordered) or 'none'}"

@@ -124,7 +124,7 @@ class AppendOnly:
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
         self._file.truncate(whole)
-        self.lines = content[:whole].decode().splitlines()
+        self.lines = content[:whole].decode().split("\n")[:-1]
 
     def append(self, lines: Iterable[str]) -> None:
         self._file.write("".join(line + "\n" for line in lines).encode())
@@ -138,11 +138,15 @@ class AppendOnly:
         self._file.close()
 
 
-def no_space(error: OSError, store: Path, doing: str) -> StoreError:
+def disk_is_full(error: Exception) -> bool:
+    """Whether a write failed for want of space or quota (safetensors tells it in words alone)."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+
+
+def no_space(store: Path, doing: str) -> StoreError:
     """What to tell a user whose disk is full or whose quota is spent."""
-    reason = "is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"failed ({error.strerror})"
     return StoreError(
-        f"the disk that holds {store} {reason}: {doing} was not committed. "
+        f"the disk that holds {store} is full: {doing} was not committed. "
         "Nothing that was committed before is lost. Free space, then run the same command: it continues."
     )
 

@@ -9,6 +9,7 @@ survive a kill (checkpoints, predictions so far) lies in `STAGE/KEY/partial/` un
 
 import functools
 import hashlib
+import json
 import os
 import platform
 import resource
@@ -24,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 
 from stillroom import __version__
 from stillroom.errors import StoreError
-from stillroom.files import Lease, no_space, sha256, sync_folder, write_atomic
+from stillroom.files import Lease, disk_is_full, no_space, sha256, sync_folder, write_atomic
 from stillroom.progress import say
 from stillroom.records import content_key
 
@@ -125,15 +127,19 @@ class Store:
     def manifest(self, folder: Path) -> Manifest | None:
         """The manifest of a committed folder, files unchecked; None where there is none that can be read."""
         try:
-            manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, ValidationError):
+            data = json.loads((folder / MANIFEST).read_bytes())
+            written = int(data["format"])
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
             return None
-        if manifest.format > FORMAT:
+        if written > FORMAT:
             raise StoreError(
-                f"{folder}: written in store format {manifest.format}, this Stillroom reads up to {FORMAT}: "
+                f"{folder}: written in store format {written}, this Stillroom reads up to {FORMAT}: "
                 "upgrade Stillroom, or name another store with STILLROOM_STORE"
             )
-        return manifest
+        try:
+            return Manifest.model_validate(data)
+        except ValidationError:
+            return None
 
     def manifests(self) -> Iterator[Manifest]:
         """All committed folders, oldest first."""
@@ -177,17 +183,17 @@ class Store:
         try:
             if self.find(stage) is None:
                 self._compute(stage, folder, lease, settings)
-        except OSError as error:
-            if isinstance(error, StoreError) or error.errno is None or error.filename2:
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, StoreError) or not disk_is_full(error):
                 raise
-            raise no_space(error, self.root, f"{stage.stage} {stage.name} ({stage.key})") from error
+            raise no_space(self.root, f"{stage.stage} {stage.name} ({stage.key})") from error
         finally:
             lease.release()
         return folder
 
     def _compute(self, stage: Stage, folder: Path, lease: Lease, settings: dict[str, Any]) -> None:
         if (folder / MANIFEST).exists():
-            aside = folder.with_name(f"{stage.key}.damaged-{int(time.time())}")
+            aside = folder.with_name(f"{stage.key}.damaged-{time.time_ns()}")
             say(f"! {stage.name}: {folder}: {self.damage(folder)}; set aside as {aside.name} and made again")
             folder.replace(aside)
         folder.mkdir(exist_ok=True)
@@ -217,9 +223,7 @@ class Store:
             libraries={"python": platform.python_version(), **{name: _version(name) for name in RECORDED}},
             started=started.isoformat(timespec="milliseconds"),
             seconds=round(time.monotonic() - clock, 2),
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            // (1 if sys.platform != "darwin" else 1024)
-            // 1024,
+            peak_mb=_peak_mb(),
         )
         write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         say(f"  {stage.name}: done in {manifest.seconds:.1f} s")

@@ -38,7 +38,7 @@ from stillroom.store import Workplace
 class FitConfig(Config):
     """What decides a run of the loop. The learning rate warms up linearly, then follows the schedule to zero."""
 
-    updates: int = Field(1500, ge=1)
+    updates: int = Field(2000, ge=1)
     batch_size: int = Field(64, ge=1)
     """Rows in one micro-batch of one process."""
     accumulate: int = Field(1, ge=1)
@@ -194,7 +194,7 @@ class Loop:
     def guard(self, terms: dict[str, float], norm: float, micro: list[Batch]) -> None:
         """Stop before a broken update reaches the weights."""
         problems = ", ".join([p for batch in micro for p in batch.problems][:8])
-        where = f"update {self.step} of {self.config.updates} (problems {problems}, …)"
+        where = f"update {self.step + 1} of {self.config.updates} (problems {problems}, …)"
         for name, value in {**terms, "the gradient's norm": norm}.items():
             if not math.isfinite(value):
                 raise TrainingError(

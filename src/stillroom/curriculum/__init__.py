@@ -75,7 +75,9 @@ def make_primer(config: PrimerConfig, at: Workplace) -> None:
     simple = read_lines(narrated, Problem) if narrated.exists() else [p for p, _ in taught if len(p.steps) == 1]
     singles = [Lesson(problem=p.id, prompt=p.question, completion=conclusion(p.answer)) for p in simple]
     lines = [
-        Lesson(problem=p.id, prompt="", completion=f"{rng.choice(r.text.splitlines())}\n") for p, r in taught if r.text
+        Lesson(problem=p.id, prompt="", completion=f"{rng.choice(lines_of)}\n")
+        for p, r in taught
+        if (lines_of := [line for line in r.text.splitlines() if line.strip()])
     ]
     stories = [Lesson(problem=p.id, prompt="", completion=f"{p.question}\n") for p, _ in taught]
     lessons = [

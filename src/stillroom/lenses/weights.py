@@ -41,7 +41,7 @@ def relative_norm(difference: Floats, reference: Floats, seed: int) -> Interval:
     """
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(reference), np.full(len(reference), 1 / len(reference)), RESAMPLES)
-    low, high = np.quantile(np.sqrt(_ratio(counts @ difference, counts @ reference)), [0.025, 0.975])
+    low, high = np.quantile(np.sqrt(_ratio(counts @ difference, counts @ reference)), [0.025, 0.975], method="nearest")
     return Interval(float(np.sqrt(_ratio(difference.sum(), reference.sum()))), float(low), float(high))
 
 

@@ -21,22 +21,24 @@ from stillroom.records import Problem, Step
 
 NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gita", "Hugo")
 OBJECTS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "toys")
-STARTS = ("{a} has{n} {o}.", "{a} starts with{n} {o}.", "There are{n} {o} in the box of {a}.")
+STARTS = ("{a} has{n} {o}.", "{a} owns{n} {o}.", "{a} brings{n} {o}.")
 CHANGES = {
-    "+": ("{a} buys{n} more.", "{b} gives {a}{n} {o}.", "{a} finds{n} {o}."),
-    "-": ("{a} loses{n}.", "{a} gives{n} {o} to {b}.", "{b} takes{n} of them."),
-    "*": ("Then there are{n} times as many.", "{a} swaps each of them for{n} {o}."),
+    "+": ("{a} buys{n} more.", "{a} finds{n} {o}.", "{b} gives{n} more."),
+    "-": ("{a} loses{n} {o}.", "{a} sells{n} {o}.", "{b} takes{n} away."),
+    "*": ("Each becomes{n} {o}.", "They multiply by{n}."),
 }
-DISTRACTORS = ("{b} has{n} {p}.", "{b} is{n} years old.")
-TOTALS = ("Now {a} has{n} {o}.", "That makes{n} {o}.")
-QUESTIONS = ("How many {o} does {a} have?", "How many {o} are there in the end?")
+DISTRACTORS = ("{b} has{n} {p}.", "{b} is{n} today.")
+TOTALS = ("{a} has{n} {o}.", "That makes{n} {o}.")
+QUESTIONS = ("How many {o} does {a} have?", "How many {o} are there?")
 
 
 class AbacusConfig(Config):
     name: Literal["abacus"] = "abacus"
     seed: int = 0
     largest: int = Field(30, ge=5, le=1000)
-    """Every start, operand and intermediate value lies in 0..largest."""
+    """Every start and intermediate value lies in 0..largest."""
+    operand: int = Field(9, ge=2)
+    """The largest number that is added, taken away or multiplied by."""
     steps: int = Field(5, ge=1, le=20)
     """Training has 1..steps steps."""
     train: int = Field(30_000, ge=1)
@@ -75,14 +77,15 @@ def apply(op: str, value: int, n: int) -> int:
     return {"+": value + n, "-": value - n, "*": value * n}[op]
 
 
-def draw_skeleton(rng: random.Random, steps: int, largest: int) -> Skeleton:
+def draw_skeleton(rng: random.Random, steps: int, config: AbacusConfig) -> Skeleton:
     """A chain of operations, each drawn evenly from those that keep the value in range."""
-    start = value = rng.randint(1, largest)
+    start = value = rng.randint(1, config.largest)
     changes = []
     for _ in range(steps):
-        operands = {"+": (1, largest - value), "-": (1, value), "*": (2, largest // value if value else 0)}
-        op = rng.choice([op for op, (low, high) in operands.items() if low <= high])
-        n = rng.randint(*operands[op])
+        highest = {"+": config.largest - value, "-": value, "*": config.largest // value if value else 0}
+        ranges = {op: (2 if op == "*" else 1, min(config.operand, high)) for op, high in highest.items()}
+        op = rng.choice([op for op, (low, high) in ranges.items() if low <= high])
+        n = rng.randint(*ranges[op])
         changes.append((op, n))
         value = apply(op, value, n)
     return Skeleton(start, tuple(changes))
@@ -120,7 +123,7 @@ def generate(config: AbacusConfig, split: str, steps: int, distinct: bool) -> It
     seen: set[Skeleton] = set()
     barren = 0
     while barren < 20_000:
-        skeleton = draw_skeleton(rng, steps, config.largest)
+        skeleton = draw_skeleton(rng, steps, config)
         barren += 1
         if split_of(skeleton, config.held_out_pair) != home or (distinct and skeleton in seen):
             continue

@@ -71,10 +71,10 @@ def _svamp_file(path: Path) -> list[Problem]:
         try:
             steps = equation_steps(str(row["Equation"]))
             answer = f"{float(row['Answer']):.10g}"
-        except ValueError as error:
+            question = f"{row['Body']} {row['Question']}"
+            problems.append(Problem(task="svamp", id=row["ID"], question=question, answer=answer, steps=steps))
+        except (TypeError, ValueError) as error:
             raise DataError(f"{path}:{number}: {error}") from None
-        question = f"{row['Body']} {row['Question']}"
-        problems.append(Problem(task="svamp", id=row["ID"], question=question, answer=answer, steps=steps))
     return problems
 
 

@@ -19,7 +19,7 @@ from stillroom.store import Workplace
 from stillroom.tasks.benchmarks import rows
 
 VERSION = 1
-CONCLUSION = re.compile(r"\s*(so,? |therefore,? |thus,? )?the answer is:?[^\n]*$", re.IGNORECASE)
+CONCLUSION = re.compile(r"\s*(so,? |therefore,? |thus,? )?the answer is:?(?:(?!the answer is)[^\n])*$", re.IGNORECASE)
 
 
 class WorkedConfig(Config):
@@ -62,9 +62,13 @@ def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path) ->
     wanted = {problem.id for problem in problems}
     cell = (config.dataset, config.teacher, config.granularity, config.format)
     found: dict[str, Rationale] = {}
-    for _, row in rows(data / config.file, fields, None):
+    for number, row in rows(data / config.file, fields, None):
         if (row["dataset"], row["teacher"], row["granularity"], row["format"]) == cell and row["id"] in wanted:
-            text = CONCLUSION.sub("", row["cot"]).strip()
+            if not isinstance(row["cot"], str) or row["id"] in found:
+                raise DataError(f"{data / config.file}:{number}: {row['id']}: `cot` is no text, or stands twice")
+            text = CONCLUSION.sub("", row["cot"].strip()).strip()
+            if not text:
+                continue  # an answer without a reason is no rationale
             found[row["id"]] = Rationale(
                 problem=row["id"],
                 teacher=config.teacher,

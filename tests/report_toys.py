@@ -1,0 +1,76 @@
+"""Records for the report, small enough to be read in its page."""
+
+import json
+from pathlib import Path
+
+from stillroom.files import write_lines
+from stillroom.lenses import write_findings
+from stillroom.records import Comparison, Finding, Null, Score
+from stillroom.store import MANIFEST, Manifest
+from toys import problem, workplace
+
+HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(1)">'
+
+
+def score(student: str, split: str, value: float, low: float, high: float, group: str = "all") -> Score:
+    address = {"student": student, "seed": 0, "split": split, "group": group, "metric": "accuracy"}
+    return Score(**address, value=value, n=100, low=low, high=high)
+
+
+def finding(metric: str, value: float, low: float, high: float, null: float, **address: object) -> Finding:
+    plain = {
+        "lens": "weights",
+        "subject": "distilled",
+        "reference": "normal",
+        "layer": 1,
+        "module": "all",
+        "position": "",
+    }
+    nulls = (Null(name="null", value=null, low=null - 0.05, high=null + 0.05),)
+    return Finding(**{**plain, **address}, metric=metric, value=value, n=50, low=low, high=high, nulls=nulls)
+
+
+LENS = {"lens": "logit_lens", "subject": "distilled", "reference": "base", "layer": 2, "position": "answer"}
+SCORES = [
+    score("majority", "test", 0.1, 0.05, 0.15, "1"),
+    score("majority", "test", 0.1, 0.05, 0.15),
+    score("normal", "test", 0.99, 0.95, 1.0, "1"),
+    score("normal", "test", 0.99, 0.95, 1.0),
+    score("normal", "train", 1.0, 0.96, 1.0),
+    score("distilled", "test", 0.5, 0.4, 0.6, "1"),
+    score("distilled", "test", 0.5, 0.4, 0.6),
+]
+FINDINGS = [
+    finding("value 1 in top 5", 0.625, 0.5, 0.75, 0.125, **LENS),
+    finding("value 1 in top 5, chosen on validation", 0.625, 0.5, 0.75, 0.125, **LENS),
+    finding("relative difference", 0.375, 0.25, 0.5, 0.05),
+    finding("share of squared change", 0.875, 0.8, 0.9, 0.5),
+]
+COMPARISONS = [
+    Comparison(a="normal", b="distilled", seed=0, split=split, group="all", n=9, only_a=8, only_b=1, difference=7 / 9,
+               low=4 / 9, high=1.0, p=0.0390625)
+    for split in ("test", "train")
+]  # fmt: skip
+METRICS = [{"step": step, "learning_rate": 0.1, "gradient_norm": 1.0, "ce": 2.0 / step} for step in (1, 2, 4)]
+
+
+def manifest(name: str) -> str:
+    return Manifest(
+        format=1, stage="student", name=name, key="abc", version=1, config={"fit": {"seed": 7}}, parents={}, files={},
+        content="def", code="1", host="host-of-the-toy", machine="m", libraries={}, started="2020", seconds=1.0,
+        peak_mb=1,
+    ).model_dump_json()  # fmt: skip
+
+
+def house(root: Path) -> dict[str, Path]:
+    """The folders that a report reads."""
+    parents = {name: workplace(root / name).out for name in ("problems", "scores", "normal", "lens toy")}
+    asked = problem("p", ("2 + 3", 5), question=f"How many {HOSTILE}?")
+    write_lines(parents["problems"] / "test.jsonl", [asked])
+    write_lines(parents["scores"] / "scores.jsonl", SCORES)
+    write_lines(parents["scores"] / "comparisons.jsonl", COMPARISONS)
+    (parents["normal"] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))
+    write_findings(parents["lens toy"] / "findings.parquet", FINDINGS)
+    for name, folder in parents.items():
+        (folder / MANIFEST).write_text(manifest(name))
+    return parents

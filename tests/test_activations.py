@@ -1,0 +1,82 @@
+"""The microscope: what it reads is what the model computes with, and it leaves no hook behind."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from stillroom.activations import blocks, final_norm, residual_stream, unembed
+from stillroom.errors import DataError
+from toys import MODELS
+
+IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10], [11, 12, 13, 14]])
+
+
+def hooks(model: PreTrainedModel) -> int:
+    return sum(len(getattr(m, name)) for m in model.modules() for name in ("_forward_hooks", "_forward_pre_hooks"))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_last_layer_through_the_unembedding_is_the_model_s_own_output(kind: str) -> None:
+    model = MODELS[kind]()
+    with torch.inference_mode(), residual_stream(model) as stream:
+        logits = model(input_ids=IDS).logits
+    torch.testing.assert_close(unembed(model, stream[-1]), logits, rtol=0, atol=1e-6)
+    assert not torch.allclose(unembed(model, stream[-2]), logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_stream_is_what_transformers_tells(kind: str) -> None:
+    model = MODELS[kind]()
+    with torch.inference_mode(), residual_stream(model) as stream:
+        told = model(input_ids=IDS, output_hidden_states=True).hidden_states
+    assert [tuple(layer.shape) for layer in stream] == [(3, 4, 16)] * 3
+    for mine, theirs in zip(stream[:-1], told[:-1], strict=True):  # theirs ends behind the final norm
+        assert torch.equal(mine, theirs)
+    with torch.inference_mode():
+        torch.testing.assert_close(final_norm(model)(stream[-1]), told[-1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_looking_changes_nothing_and_leaves_no_hook(kind: str) -> None:
+    model = MODELS[kind]()
+    before, logits = hooks(model), model(input_ids=IDS).logits
+    with residual_stream(model) as stream:
+        assert hooks(model) == before + 3
+        assert torch.equal(model(input_ids=IDS).logits, logits)
+    assert hooks(model) == before
+    seen = stream[-1].clone()
+    model(input_ids=IDS[:, :2])
+    assert torch.equal(stream[-1], seen)
+    assert not any(layer.requires_grad for layer in stream)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_hooks_go_after_an_error_too(kind: str) -> None:
+    model = MODELS[kind]()
+    before = hooks(model)
+    with pytest.raises(IndexError), residual_stream(model):
+        model(input_ids=torch.tensor([[999]]))
+    with pytest.raises(KeyError), residual_stream(model):
+        raise KeyError
+    assert hooks(model) == before
+
+
+def test_each_pass_begins_anew() -> None:
+    model = MODELS["llama"]()
+    with residual_stream(model) as stream:
+        model(input_ids=IDS)
+        model(input_ids=IDS[:1])
+    assert [tuple(layer.shape) for layer in stream] == [(1, 4, 16)] * 3
+
+
+def test_a_model_whose_layers_cannot_be_told_is_refused() -> None:
+    model = MODELS["llama"]()
+    model.base_model.twin = torch.nn.ModuleList(torch.nn.Identity() for _ in range(2))
+    with pytest.raises(DataError, match="has 2 lists of 2 blocks"):
+        blocks(model)
+    plain = MODELS["gpt2"]()
+    plain.base_model._modules = OrderedDict((k, v) for k, v in plain.base_model._modules.items() if k != "ln_f")
+    with pytest.raises(DataError, match="no final norm"):
+        final_norm(plain)

@@ -1,0 +1,69 @@
+"""Findings carry their address, n, interval and nulls, and come back whole from their table."""
+
+import math
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from stillroom.errors import DataError
+from stillroom.files import write_lines
+from stillroom.lenses import LENSES, SCHEMA, LensConfig, make_findings, write_findings
+from stillroom.records import Finding, Null
+from stillroom.students import save
+from toys import student, sums, workplace
+
+FINDINGS = [
+    Finding(
+        lens="toy", subject="s", reference="", layer=layer, module="m", position="p", metric="x", value=0.1 + 0.2, n=3,
+        low=-math.inf, high=1.0, nulls=nulls,
+    )
+    for layer, nulls in [(None, ()), (3, (Null(name="n", value=1e-17, low=0.0, high=1.0),) * 2)]
+]  # fmt: skip
+
+
+def test_findings_come_back_whole_from_their_table(tmp_path: Path) -> None:
+    path = tmp_path / "findings.parquet"
+    write_findings(path, FINDINGS)
+    assert [Finding.model_validate(row) for row in pq.read_table(path).to_pylist()] == FINDINGS
+    assert set(SCHEMA.names) == set(Finding.model_fields)
+    first = path.read_bytes()
+    write_findings(path, FINDINGS)
+    assert path.read_bytes() == first
+
+
+def test_a_lens_that_found_nothing_is_broken(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found nothing to measure"):
+        write_findings(tmp_path / "f.parquet", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_every_lens_s_findings_carry_n_interval_and_nulls(name: str, tmp_path: Path) -> None:
+    parents = {"problems": workplace(tmp_path / "problems").out}
+    for split, problems in (("train", sums(4)), ("validation", sums(6)), ("test", sums(12)[6:])):
+        write_lines(parents["problems"] / f"{split}.jsonl", problems)
+    people = {"base": 0, "normal": 1, "distilled": 2, "twin": 3}
+    for person, seed in people.items():
+        parents[person] = workplace(tmp_path / person).out
+        save(student(seed=seed), parents[person])
+    row = LENSES[name]
+    settings = row.config(name=name)
+    config = LensConfig(
+        lens=settings.model_dump(), students={p: p for p in people}, twins={"twin": "normal"}, threads=2
+    )
+    make_findings(row, settings, config, workplace(tmp_path / "out", parents=parents))
+    found = [Finding.model_validate(r) for r in pq.read_table(tmp_path / "out" / "findings.parquet").to_pylist()]
+    assert {f.lens for f in found} == {name}
+    assert {"normal", "distilled"} <= {f.subject for f in found}
+    assert "twin" not in {f.subject for f in found} | {f.reference for f in found}
+    for f in found:
+        assert f.n > 0
+        assert f.nulls
+        assert f.low <= f.value <= f.high
+        assert all(null.low <= null.value <= null.high for null in f.nulls)
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_a_lens_s_name_is_its_config_s(name: str) -> None:
+    assert LENSES[name].config.model_fields["name"].default == name

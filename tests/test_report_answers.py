@@ -1,0 +1,70 @@
+"""Answers are read off the evidence: above the null or not established, and nothing where nothing was measured."""
+
+import pytest
+
+from report_toys import FINDINGS, LENS, SCORES, finding, score
+from stillroom.report.answers import UNANSWERED, Evidence, concentrates, lives, questions, solves
+
+
+def test_a_run_without_evidence_answers_nothing() -> None:
+    answers = questions(Evidence([], [], []))
+    assert len(answers) == 5
+    assert all(answer.sentences == [UNANSWERED] for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("low", "null", "verdict"), [(0.5, 0.125, "read"), (0.18, 0.125, "read"), (0.17, 0.125, "not established"),
+                                 (0.1, 0.6, "not established")],
+)  # fmt: skip
+def test_a_value_is_read_only_above_its_null(low: float, null: float, verdict: str) -> None:
+    one = finding("value 2 in top 5, chosen on validation", 0.625, low, 0.75, null, **LENS)
+    (told,) = lives(Evidence([], [], [one]))
+    assert told.endswith(f": {verdict}.")
+    assert told.startswith(f"distilled, value 2: 62.5 % [{100 * low:.1f} %, 75.0 %] (n = 50) at layer 2, answer; null ")
+    assert f"null {100 * null:.1f} % [{100 * null - 5:.1f} %, {100 * null + 5:.1f} %]" in told
+
+
+def test_only_the_chosen_cell_answers() -> None:
+    assert len(lives(Evidence([], [], FINDINGS))) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.6, 0.9, ", more than"), (0.2, 0.4, ", less than"), (0.4, 0.9, ", no more or less")]
+)
+def test_a_change_concentrates_only_beyond_an_even_spread(low: float, high: float, verdict: str) -> None:
+    (told,) = concentrates(Evidence([], [], [finding("share of squared change", 0.5, low, high, 0.5)]))
+    assert verdict in told
+    assert told.startswith("normal ↔ distilled: layer 1 50.0 %")
+    assert "(n = 50)" in told
+    assert "even spread (50.0 %)" in told
+
+
+def test_the_base_is_no_side_of_the_comparison_of_students() -> None:
+    rows = [finding("share of squared change", 0.5, 0.4, 0.6, 0.5, reference="base")]
+    assert concentrates(Evidence([], [], rows)) == []
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "memory", "null"),
+    [
+        ((1.0, 0.96, 1.0), (0.99, 0.95, 1.0), "no memorisation is established", "That is above the null"),
+        ((1.0, 0.96, 1.0), (0.5, 0.4, 0.6), "part of its training accuracy is memory", "That is above the null"),
+        ((0.1, 0.05, 0.2), (0.12, 0.1, 0.2), "no memorisation is established", "That is not above the null"),
+    ],
+)
+def test_memory_and_skill_are_told_by_intervals(train, test, memory: str, null: str) -> None:
+    scores = [score("majority", "test", 0.1, 0.05, 0.15), score("s", "train", *train), score("s", "test", *test)]
+    (told,) = solves(Evidence([*scores, score("s", "longer", 0.25, 0.2, 0.3)], [], []))
+    assert memory in told
+    assert null in told
+    assert "On longer problems 25.0 % [20.0 %, 30.0 %] (n = 100)." in told
+    assert "the most frequent training answer: 10.0 % [5.0 %, 15.0 %] (n = 100)" in told
+
+
+def test_a_student_without_both_scores_is_left_out() -> None:
+    assert [told.split(":")[0] for told in solves(Evidence(SCORES, [], []))] == ["normal"]
+
+
+def test_no_answer_stands_without_its_n() -> None:
+    for answer in questions(Evidence(SCORES, [], FINDINGS)):
+        assert answer.sentences == [UNANSWERED] or all("(n = " in sentence for sentence in answer.sentences)

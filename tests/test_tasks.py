@@ -1,0 +1,79 @@
+"""What every task must keep is checked before a problem is written."""
+
+from pathlib import Path
+
+import pytest
+
+from stillroom.config import Config
+from stillroom.errors import DataError
+from stillroom.files import read_lines
+from stillroom.records import Problem
+from stillroom.tasks import TASKS, Task, check, make_problems
+from toys import problem, sums, workplace
+
+TOY = sums(8)
+
+
+def splits(**more: list[Problem]) -> dict[str, list[Problem]]:
+    return {"train": TOY[:4], "validation": TOY[4:6], "test": TOY[6:], **more}
+
+
+def test_good_splits_pass_and_may_repeat_a_skeleton_within_what_is_taught() -> None:
+    check(splits())
+    twice = [problem(name, ("1 + 1", 2), question=name, skeleton="1 +1") for name in ("a", "b")]
+    check(splits(train=twice, narrated=[problem("c", ("1 + 1", 2), question="c", skeleton="1 +1")]))
+    check(splits(more=[TOY[6].model_copy(update={"id": "again"})]))  # two test splits may share a problem
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"train": []}, "no problem for the split 'train'"),
+        ({"validation": []}, "no problem for the split 'validation'"),
+        ({"test": [TOY[0].model_copy(update={"question": "another"})]}, "problem id 'sum-0' stands 2 times"),
+        ({"test": [TOY[6], TOY[6]]}, "problem id 'sum-6' stands 2 times"),
+        ({"test": [TOY[0].model_copy(update={"id": "x"})]}, "1 problems of 'test' are also taught, the first is 'x'"),
+        ({"validation": [TOY[1].model_copy(update={"id": "x"})]}, "'validation' are also taught, the first is 'x'"),
+        ({"test": [TOY[6].model_copy(update={"answer": ""})]}, "problem 'sum-6': its answer '' grades as wrong"),
+    ],
+)
+def test_a_broken_law_is_named(more: dict[str, list[Problem]], told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        check(splits(**more))
+
+
+@pytest.mark.parametrize("split", ["train", "narrated"])
+def test_a_question_in_other_case_or_spacing_is_the_same_question(split: str) -> None:
+    taught = problem("t", ("1 + 1", 2), question="How  many EGGS, Ann?")
+    asked = problem("x", ("2 + 2", 4), question="how many eggs   Ann")
+    with pytest.raises(DataError, match="'test' are also taught"):
+        check(splits(**{split: [taught]}, test=[asked]))
+
+
+@pytest.mark.parametrize("split", ["train", "narrated"])
+def test_a_renamed_problem_is_the_same_problem(split: str) -> None:
+    taught = problem("t", ("1 + 1", 2), question="Ann has 1", skeleton="1 +1")
+    renamed = problem("x", ("1 + 1", 2), question="Ben has 1", skeleton="1 +1")
+    with pytest.raises(DataError, match="'longer' are also taught"):
+        check(splits(**{split: [taught]}, longer=[renamed]))
+
+
+def test_problems_are_written_a_file_a_split_once_they_are_checked(tmp_path: Path) -> None:
+    at = workplace(tmp_path)
+    make_problems(Task(Config, lambda config, data: splits()), Config(), tmp_path, at)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["test.jsonl", "train.jsonl", "validation.jsonl"]
+    assert read_lines(tmp_path / "train.jsonl", Problem) == TOY[:4]
+    broken = workplace(tmp_path / "broken")
+    with pytest.raises(DataError):
+        make_problems(Task(Config, lambda config, data: splits(train=[])), Config(), tmp_path, broken)
+    assert list(broken.out.iterdir()) == []
+
+
+def test_the_embedded_tasks_keep_every_law() -> None:
+    row = TASKS["abacus"]
+    check(row.splits(row.config(train=300, narrated=90, validation=5, test=20), Path()))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_s_name_is_its_config_s(name: str) -> None:
+    assert TASKS[name].config().model_dump()["name"] == name

@@ -1,0 +1,91 @@
+"""What is broken stops the loop, with its step, its term and its problems, before the weights take harm."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stillroom.errors import TrainingError
+from stillroom.training import Batch, FitConfig, fit
+from toys import workplace
+
+
+class Loss(nn.Module):
+    """The terms `good` and `bad`, of which the second follows the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, bad: Tensor) -> dict[str, Tensor]:
+        return {"good": self.weight.square().mean(), "bad": self.weight.sum() * bad}
+
+
+def batches(values):
+    return lambda index: Batch({"bad": torch.tensor(values(index))}, 1, (f"problem-{index}", f"other-{index}"))
+
+
+def config(**changes: object) -> FitConfig:
+    return FitConfig(**{"updates": 6, "warmup": 0, "precision": "no", "log_every": 1, **changes})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_term_that_is_no_number_stops_before_the_weights_change(value: float, tmp_path: Path) -> None:
+    model = Loss()
+    kept: list[Tensor] = []
+
+    def values(index: int) -> float:
+        kept.append(model.weight.detach().clone())
+        return value if index == 3 else 1.0
+
+    with pytest.raises(TrainingError) as caught:
+        fit(model, batches(values), config(), workplace(tmp_path))
+    told = str(caught.value)
+    assert f"toy: bad became {value if math.isfinite(value) else ''}" in told
+    assert "problem-3, other-3" in told
+    assert "update 4 of 6" in told
+    assert "good became" not in told
+    assert torch.equal(model.weight, kept[-1])
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_gradient_that_is_no_number_stops_too(tmp_path: Path) -> None:
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"root": (self.weight * x).square().sum().sqrt()}  # finite at 0, where its slope is not
+
+    one = Batch({"x": torch.ones(2)}, 1, ("p",))
+    with pytest.raises(TrainingError, match="the gradient's norm became nan at update 1"):
+        fit(Root(), lambda index: one, config(), workplace(tmp_path))
+
+
+def test_all_micro_batches_of_a_broken_update_are_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="problem-2, other-2, problem-3, other-3"):
+        fit(Loss(), batches(lambda i: math.nan if i == 3 else 1.0), config(accumulate=2), workplace(tmp_path))
+
+
+def test_divergence_stops_and_is_told(tmp_path: Path) -> None:
+    settings = config(updates=200, learning_rate=1e-9, schedule="constant", diverged=4.0)
+    with pytest.raises(TrainingError, match=r"the loss diverged at update \d+ of 200 .*problem-"):
+        fit(Loss(), batches(lambda i: 1.0 if i < 30 else 50.0), settings, workplace(tmp_path))
+
+
+@pytest.mark.parametrize("after", [3.0, 3.9])
+def test_a_loss_below_the_limit_goes_on(after: float, tmp_path: Path) -> None:
+    settings = config(updates=60, learning_rate=1e-9, schedule="constant", diverged=4.0)
+    fit(Loss(), batches(lambda i: 1.0 if i < 20 else after), settings, workplace(tmp_path))
+    assert (tmp_path / "metrics.jsonl").exists()
+
+
+def test_tensorboard_is_told_every_logged_row(tmp_path: Path) -> None:
+    fit(Loss(), batches(lambda i: 1.0), config(), workplace(tmp_path / "run", trackers=("tensorboard",)))
+    written = [p for p in (tmp_path / "trackers").rglob("events.out.tfevents*") if p.is_file()]
+    assert written
+    assert any(b"gradient_norm" in p.read_bytes() for p in written)
+    assert not list((tmp_path / "run").rglob("events.*"))  # a tracker's files are no result
