@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillroom import lenses, tasks
-from stillroom.pipeline import Planner, load_recipe, run
+from stillroom.pipeline import Planner, run
+from stillroom.recipes import load_recipe
 from stillroom.store import Store
 
 GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillroom.errors import ConfigError, DataError, UsageError
-from stillroom.pipeline import STAGES, Planner, load_recipe, recipe_names, schema, upto
+from stillroom.pipeline import STAGES, Planner, schema, upto
+from stillroom.recipes import load_recipe, recipe_names
 from stillroom.store import Stage, Store
 
 

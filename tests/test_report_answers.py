@@ -19,8 +19,8 @@ def test_a_run_without_evidence_answers_nothing() -> None:
 def test_a_value_is_read_only_above_its_null(low: float, null: float, verdict: str) -> None:
     one = finding("value 2 in top 5, chosen on validation", 0.625, low, 0.75, null, **LENS)
     (told,) = lives(Evidence([], [], [one]))
-    assert told.endswith(f": {verdict}.")
-    assert told.startswith(f"distilled, value 2: 62.5 % [{100 * low:.1f} %, 75.0 %] (n = 50) at layer 2, answer; null ")
+    share = f"62.5 % [{100 * low:.1f} %, 75.0 %] (n = 50)"
+    assert told.startswith(f"distilled: value 2 {verdict}: {share} at layer 2, answer, null ")
     assert f"null {100 * null:.1f} % [{100 * null - 5:.1f} %, {100 * null + 5:.1f} %]" in told
 
 

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stillroom.training import Batch, FitConfig, checkpoints, fit, learning_rate, snapshot_steps
+from stillroom.training import Batch, FitConfig, fit, learning_rate, snapshot_steps
+from stillroom.training.checkpoints import complete
 from toys import workplace
 
 WIDTH = 4
@@ -143,7 +144,7 @@ def test_a_killed_run_taken_up_again_ends_with_the_same_bytes(precision, accumul
             fit(model, fragile, settings, at)
         except KeyboardInterrupt:
             assert die is not None
-            assert [int(p.name.rpartition("-")[2]) for p in checkpoints(at.partial)] == [die // accumulate]
+            assert [int(p.name.rpartition("-")[2]) for p in complete(at.partial)] == [die // accumulate]
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, alone[name]), name
     for name in ("metrics.jsonl", "snapshots/step-3.safetensors", "snapshots/step-12.safetensors"):
@@ -156,7 +157,7 @@ def test_a_run_asks_whether_it_may_go_on_before_it_saves(tmp_path: Path) -> None
 
     with pytest.raises(RuntimeError, match="taken over"):
         trained(tmp_path, config(), checkpoint_seconds=0, check=lost)
-    assert checkpoints(tmp_path / "partial") == []
+    assert complete(tmp_path / "partial") == []
 
 
 @pytest.mark.parametrize("term", ["error", "size"])

@@ -54,10 +54,11 @@ def run(
     Example: stillroom run abacus students.filler.pauses=4
     """
     from stillroom import pipeline
+    from stillroom.recipes import load_recipe
     from stillroom.report.figures import accuracy_table
     from stillroom.store import Store
 
-    name, settled = pipeline.load_recipe(recipe, overrides or [])
+    name, settled = load_recipe(recipe, overrides or [])
     plan = pipeline.upto(pipeline.Planner(name, settled).plan(), until)
     store = Store(store_root())
     if dry_run:

@@ -11,81 +11,23 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from stillroom import curriculum, evaluation, lenses, report, students, tasks, teachers
-from stillroom.config import Config, override, read_recipe
+from stillroom.config import Config
 from stillroom.errors import ConfigError, DataError, UsageError, unknown
 from stillroom.files import sha256
 from stillroom.lenses import LENSES
 from stillroom.lenses.subjects import BASE
+from stillroom.recipes import Recipe, Settings
 from stillroom.store import Stage, Store, Workplace
-from stillroom.students.scratch import ScratchConfig
 from stillroom.tasks import TASKS
 from stillroom.teachers import TEACHERS
 from stillroom.training import FitConfig
 
 STAGES = ("problems", "rationales", "lessons", "primer", "base", "student", "predictions", "scores", "lens", "report")
 SEED_OF_TWIN = 1000
-
-
-class BaseEntry(Config):
-    scratch: ScratchConfig = ScratchConfig()
-    primer: curriculum.PrimerConfig = curriculum.PrimerConfig()
-    fit: FitConfig = FitConfig()
-
-
-class StudentEntry(Config):
-    variant: Literal["normal", "distilled"]
-    pauses: int = Field(0, ge=0)
-    twin_of: str | None = None
-    """The student from which this one differs by its seed alone: a null for lenses, left out of the comparisons."""
-
-
-class Settings(Config):
-    """What changes no result and is therefore part of no key."""
-
-    device: str = "auto"
-    checkpoint_seconds: float = Field(30.0, gt=0)
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-
-
-class Recipe(Config):
-    """One experiment. `task`, `teacher` and each lens are validated by the table row that their name selects."""
-
-    task: dict[str, Any]
-    teacher: dict[str, Any] = {"name": "worked"}
-    base: BaseEntry = BaseEntry()
-    students: dict[str, StudentEntry] = Field(min_length=1)
-    fit: FitConfig = FitConfig()
-    """The same for all students: what they differ in is what they are shown."""
-    evaluate: evaluation.EvaluateConfig = evaluation.EvaluateConfig()
-    lenses: dict[str, dict[str, Any]] = {"weights": {}, "logit_lens": {}}
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
-    data: str | None = None
-    """The folder of data files; STILLROOM_DATA, then ./data, where it is not given."""
-    settings: Settings = Settings()
-
-
-def recipe_names() -> list[str]:
-    return sorted(
-        p.name.removesuffix(".yaml") for p in resources.files("stillroom.recipes").iterdir() if p.name.endswith(".yaml")
-    )
-
-
-def load_recipe(name: str, assignments: list[str]) -> tuple[str, Recipe]:
-    """A recipe by its name or from a YAML file, with overrides applied: (where it stands, the recipe)."""
-    if name in recipe_names():
-        path = Path(str(resources.files("stillroom.recipes") / f"{name}.yaml"))
-    elif Path(name).suffix in (".yaml", ".yml"):
-        path = Path(name)
-    else:
-        raise UsageError(f"{unknown('recipe', name, recipe_names())}; or give the path of a .yaml file")
-    return name, Recipe.parse(override(read_recipe(path), assignments), name)
 
 
 def choose(table: Mapping[str, Any], data: dict[str, Any], what: str, where: str) -> tuple[Any, Any]:

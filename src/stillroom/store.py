@@ -29,7 +29,8 @@ from safetensors import SafetensorError
 
 from stillroom import __version__
 from stillroom.errors import StoreError
-from stillroom.files import Lease, disk_is_full, no_space, sha256, sync_folder, write_atomic
+from stillroom.files import disk_is_full, no_space, sha256, sync_folder, write_atomic
+from stillroom.leases import Lease
 from stillroom.progress import say
 from stillroom.records import content_key
 
@@ -80,7 +81,7 @@ class Workplace:
     trackers: tuple[str, ...] = ()
     device: str = "cpu"
     check: Callable[[], None] = lambda: None
-    """Raises when this process has lost the right to go on (see `files.Lease`)."""
+    """Raises when this process has lost the right to go on (see `leases.Lease`)."""
 
     @property
     def partial(self) -> Path:

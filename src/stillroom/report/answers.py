@@ -58,15 +58,17 @@ def solves(evidence: Evidence) -> list[str]:
 
 
 def lives(evidence: Evidence) -> list[str]:
-    """Which intermediate values the logit lens reads, where validation problems said to look."""
+    """For each student, which values the logit lens reads of it, where validation problems said to look."""
+    chosen = [f for f in evidence.findings if f.lens == "logit_lens" and "chosen" in f.metric]
     sentences = []
-    for f in evidence.findings:
-        if f.lens == "logit_lens" and "chosen" in f.metric:
+    for student in dict.fromkeys(f.subject for f in chosen):
+        parts = []
+        for f in (f for f in chosen if f.subject == student):
             null = f.nulls[0]
             verdict = "read" if f.low > null.high else "not established"
-            where = f"at layer {f.layer}, {f.position}"
-            value = f.metric.partition(" in ")[0]
-            sentences.append(f"{f.subject}, {value}: {share(f)} {where}; null {spread(null)}: {verdict}.")
+            where = f"layer {f.layer}, {f.position}"
+            parts.append(f"{f.metric.partition(' in ')[0]} {verdict}: {share(f)} at {where}, null {spread(null)}")
+        sentences.append(f"{student}: {'; '.join(parts)}.")
     return sentences
 
 

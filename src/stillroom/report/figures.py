@@ -76,13 +76,14 @@ def accuracy_figure(scores: Sequence[Score]) -> Figure:
             error_y=_interval(rows),
             **_style(index),
         )
-    plot.update_xaxes(title="steps of the problem (longer than any in training: the last)", dtick=1)
+    plot.update_xaxes(title="steps of the problem", dtick=1)
     plot.update_yaxes(title="accuracy", range=[0, 1.04], tickformat=".0%")
     return _figure(
         "accuracy",
         "Accuracy by number of steps",
         "Greedy answers to test problems, none of which is in the training data. Bars are 95 % Wilson intervals. Null: "
-        "`majority` always gives the most frequent training answer; a student that learned nothing lies on it.",
+        "`majority` always gives the most frequent training answer; a student that learned nothing lies on it. Where "
+        "the task has the split `longer`, it is the last point: one step more than any training problem.",
         plot,
         ("student", "seed", "split", "steps", "accuracy", "low", "high", "n"),
         [(s.student, s.seed, s.split, s.group, s.value, s.low, s.high, s.n) for s in shown],

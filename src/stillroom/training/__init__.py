@@ -12,12 +12,10 @@ import contextlib
 import json
 import math
 import random
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,14 +23,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stillroom.config import Config
 from stillroom.errors import TrainingError
-from stillroom.files import folder_atomic, write_atomic
+from stillroom.files import write_atomic
 from stillroom.progress import Meter, meter
 from stillroom.store import Workplace
+from stillroom.training import checkpoints
 
 
 class FitConfig(Config):
@@ -139,6 +138,7 @@ class Loop:
         ]
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.model = accelerator.unwrap_model(self.objective)
         self.step = 0
         self.losses: list[float] = []
         self.lines: list[str] = []
@@ -218,67 +218,14 @@ class Loop:
     def snapshot(self) -> None:
         folder = self.at.partial / "snapshots"
         folder.mkdir(exist_ok=True)
-        save_file(self.weights(), folder / f"step-{self.step}.safetensors")
-
-    def weights(self) -> dict[str, Tensor]:
-        """The objective's tensors, each storage once (tied weights share one)."""
-        state, seen = {}, set()
-        for name, tensor in self.accelerator.unwrap_model(self.objective).state_dict().items():
-            if tensor.data_ptr() not in seen:
-                seen.add(tensor.data_ptr())
-                state[name] = tensor.detach().contiguous()
-        return state
+        save_file(checkpoints.tensors_once(self.model), folder / f"step-{self.step}.safetensors")
 
     def save(self) -> None:
-        """A checkpoint that is complete or absent; the one before it is removed afterwards."""
-        if not self.accelerator.is_main_process:
-            return
-        target = self.at.partial / f"checkpoint-{self.step}"
-        older = checkpoints(self.at.partial)
-        state = self.optimizer.state_dict()["state"]
-        tensors = {f"{i}.{name}": tensor for i, slot in state.items() for name, tensor in slot.items()}
-        tensors["torch_rng"] = torch.get_rng_state()
-        with folder_atomic(target) as folder:
-            save_file(self.weights(), folder / "model.safetensors")
-            save_file(tensors, folder / "optimizer.safetensors")
-            rest = {
-                "step": self.step,
-                "losses": self.losses,
-                "lines": self.lines,
-                "python_rng": random.getstate(),
-                "numpy_rng": _plain(np.random.get_state()),  # noqa: NPY002
-            }
-            (folder / "state.json").write_text(json.dumps(rest))
-        for path in older:
-            shutil.rmtree(path)
+        if self.accelerator.is_main_process:
+            said = {"step": self.step, "losses": self.losses, "lines": self.lines}
+            checkpoints.save(self.at.partial, self.model, self.optimizer, said)
 
     def restore(self) -> None:
         """Take up the newest complete checkpoint, if there is one."""
-        found = checkpoints(self.at.partial)
-        if not found:
-            return
-        folder = found[-1]
-        rest = json.loads((folder / "state.json").read_text())
-        self.step, self.losses, self.lines = rest["step"], rest["losses"], rest["lines"]
-        model = self.accelerator.unwrap_model(self.objective)
-        model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)  # tied tensors are stored once
-        tensors = load_file(folder / "optimizer.safetensors")
-        torch.set_rng_state(tensors.pop("torch_rng"))
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = tensor
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        kind, numbers, gauss = rest["python_rng"]
-        random.setstate((kind, tuple(numbers), gauss))
-        np.random.set_state(tuple(rest["numpy_rng"]))  # noqa: NPY002
-
-
-def _plain(state: Any) -> list[Any]:
-    return [part.tolist() if isinstance(part, np.ndarray) else part for part in state]
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first."""
-    found = [path for path in folder.iterdir() if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+        if said := checkpoints.restore(self.at.partial, self.model, self.optimizer):
+            self.step, self.losses, self.lines = said["step"], said["losses"], said["lines"]

@@ -1,0 +1,131 @@
+"""The right to compute one thing, held by one process at a time.
+
+Nothing here knows what is computed.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from stillroom.errors import LeaseLost
+from stillroom.files import write_atomic
+
+
+def _alive(pid: int, started: float) -> bool:
+    """Whether the process that had this id at that start time still runs on this machine."""
+    now = process_started(pid)
+    return now is not None and (now == started or not started)
+
+
+def process_started(pid: int) -> float | None:
+    """The start time of a process in clock ticks since boot; 0 where the system does not tell; None if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else float(fields[19])
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass
+    return 0.0
+
+
+class Lease:
+    """The right to compute one thing, held by one process at a time and kept alive by a heartbeat.
+
+    A waiter takes over when the holder's process is gone (seen on the same machine) or when the heartbeat has not
+    moved for `patience` seconds of the waiter's own clock, so clocks that differ between machines do no harm. The
+    file lock guards only the moments in which the lease is read and written.
+    """
+
+    def __init__(self, path: Path, lock: Path, patience: float = 60.0) -> None:
+        self.path = path
+        self.patience = patience
+        self.token = uuid.uuid4().hex
+        self.beats = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = FileLock(lock)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            data = json.loads(self.path.read_text())
+            return data if isinstance(data, dict) else None
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _write(self) -> None:
+        pid = os.getpid()
+        holder = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid)}
+        write_atomic(self.path, json.dumps({**holder, "token": self.token, "beat": self.beats}))
+
+    def try_acquire(self, seen: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """Take the lease if it is free, dead, or still as in `seen`; otherwise return what its holder last wrote."""
+        with self._lock:
+            held = self._read()
+            dead = (
+                held is not None and held["host"] == socket.gethostname() and not _alive(held["pid"], held["started"])
+            )
+            if held is not None and not dead and held != seen:
+                return held
+            self._write()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+        return None
+
+    def acquire(self, on_wait: Callable[[str], None], done: Callable[[], bool]) -> bool:
+        """Wait until the lease is ours (True) or until `done()` says that another finished the work (False)."""
+        seen = self.try_acquire()
+        since, told = time.monotonic(), False
+        while seen is not None:
+            if done():
+                return False
+            if not told:
+                on_wait(f"waiting for process {seen['pid']} on {seen['host']}")
+                told = True
+            time.sleep(min(0.5, self.patience / 10))
+            stale = time.monotonic() - since > self.patience
+            held = self.try_acquire(seen if stale else None)
+            if held != seen:
+                seen, since = held, time.monotonic()
+        return True
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self.patience / 6):
+            try:
+                with self._lock:
+                    if (self._read() or {}).get("token") != self.token:
+                        return
+                    self.beats += 1
+                    self._write()
+            except OSError:
+                continue  # a full or absent disk for a moment; `check` tells whether the lease survived it
+
+    def check(self) -> None:
+        """Raise `LeaseLost` if another process has taken this over."""
+        held = self._read()
+        if held is None or held.get("token") != self.token:
+            raise LeaseLost(
+                f"{self.path.parent}: another process took this stage over while this one was paused; "
+                "its result will be used. Run the command again to go on."
+            )
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        with self._lock:
+            if (self._read() or {}).get("token") == self.token:
+                self.path.unlink(missing_ok=True)
