@@ -63,7 +63,8 @@ class PrimerConfig(Config):
     lines: int = Field(2_000, ge=0)
     """Single lines of rationales, out of their context: the base knows how a step is written, never how two follow."""
     stories: int = Field(300, ge=0)
-    """Questions without an answer, as text."""
+    """Questions without an answer, as text. They end with the question mark: a line end that is followed by nothing
+    would teach the base to leave long problems unanswered, which is not the same as being unable to solve them."""
     seed: int = 0
 
 
@@ -75,11 +76,11 @@ def make_primer(config: PrimerConfig, at: Workplace) -> None:
     simple = read_lines(narrated, Problem) if narrated.exists() else [p for p, _ in taught if len(p.steps) == 1]
     singles = [Lesson(problem=p.id, prompt=p.question, completion=conclusion(p.answer)) for p in simple]
     lines = [
-        Lesson(problem=p.id, prompt="", completion=f"{rng.choice(lines_of)}\n")
+        Lesson(problem=p.id, prompt="", completion=rng.choice(lines_of))
         for p, r in taught
         if (lines_of := [line for line in r.text.splitlines() if line.strip()])
     ]
-    stories = [Lesson(problem=p.id, prompt="", completion=f"{p.question}\n") for p, _ in taught]
+    stories = [Lesson(problem=p.id, prompt="", completion=p.question) for p, _ in taught]
     lessons = [
         *_draw(rng, singles, config.singles, "problems of a single step"),
         *_draw(rng, lines, config.lines, "rationales"),
