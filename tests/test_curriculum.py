@@ -66,10 +66,10 @@ def test_the_primer_has_as_many_of_each_as_asked_each_equally_often(tmp_path: Pa
     singles, lines, stories = found[:7], found[7:16], found[16:]
     assert sorted(Counter(lesson.problem for lesson in singles).values()) == [2, 2, 3]
     assert {(x.prompt, x.completion) for x in singles} == {(f"Story {i}", f"The answer is {i + 1}.") for i in range(3)}
-    written = {f"{text}" for p in sums(4) for text in rationale(p).text.splitlines()}
+    written = {text for p in sums(4) for text in rationale(p).text.splitlines()}
     assert len(lines) == 9
     assert all(lesson.prompt == "" and lesson.completion in written for lesson in lines)
-    assert sorted(lesson.completion for lesson in stories) == sorted(f"{p.question}" for p in sums(4))
+    assert sorted(lesson.completion for lesson in stories) == sorted(p.question for p in sums(4))
     assert all(lesson.prompt == "" for lesson in stories)
 
 

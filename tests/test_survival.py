@@ -2,7 +2,6 @@
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -22,24 +21,18 @@ def contents(root: Path) -> dict[str, str]:
 def test_killed_at_random_moments_ends_with_the_same_content(small_store: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "STILLROOM_STORE": str(tmp_path)}
     rng = random.Random(0)
-    kills = 0
-    while True:
-        process = subprocess.Popen(
-            command("settings.checkpoint_seconds=0.2"),
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            _, error = process.communicate(timeout=rng.uniform(4, 7) if kills < 4 else None)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-            continue
-        assert process.returncode == 0, error.decode()
-        break
-    assert kills >= 2
+    killed_in = []
+    for _ in range(4):
+        call = command("settings.checkpoint_seconds=0.1")
+        with subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            begun = next((line for line in process.stderr if line.startswith("> ")), None)
+            assert begun is not None, "the run ended before it could be killed"
+            time.sleep(rng.uniform(0.0, 1.5))
+            process.kill()
+            killed_in.append([begun, *process.stderr][-1])
+    subprocess.run(command(), env=environment, check=True, capture_output=True)
+    assert len(set(killed_in)) > 1, killed_in
     assert contents(tmp_path) == contents(small_store)
     assert not list(tmp_path.glob("*/*/partial"))
 
