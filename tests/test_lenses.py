@@ -8,7 +8,7 @@ import pytest
 
 from stillroom.errors import DataError
 from stillroom.files import write_lines
-from stillroom.lenses import LENSES, SCHEMA, LensConfig, make_findings, write_findings
+from stillroom.lenses import LENSES, SCHEMA, LensConfig, make_findings, signed, write_findings
 from stillroom.records import Finding, Null
 from stillroom.students import save
 from toys import student, sums, workplace
@@ -67,3 +67,13 @@ def test_every_lens_s_findings_carry_n_interval_and_nulls(name: str, tmp_path: P
 @pytest.mark.parametrize("name", LENSES)
 def test_a_lens_s_name_is_its_config_s(name: str) -> None:
     assert LENSES[name].config.model_fields["name"].default == name
+
+
+def test_findings_of_several_seeds_are_told_apart() -> None:
+    one = Finding(
+        lens="l", subject="normal", reference="base", layer=1, module="m", position="", metric="x",
+        value=1.0, n=1, low=1.0, high=1.0, nulls=(),
+    )  # fmt: skip
+    assert (signed(one, "@1").subject, signed(one, "@1").reference) == ("normal@1", "base@1")
+    assert signed(one.model_copy(update={"reference": ""}), "@1").reference == ""
+    assert signed(one, "") == one

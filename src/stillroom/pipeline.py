@@ -162,6 +162,7 @@ class Planner:
             lens=settings.model_dump(mode="json"),
             students={person: person for person in people},
             twins=twins,
+            suffix=self.label("", seed),
             threads=self.recipe.evaluate.threads,
         )
         run = partial(lenses.make_findings, lens, settings, config)

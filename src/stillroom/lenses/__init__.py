@@ -42,6 +42,8 @@ class LensConfig(Config):
     """From the role of each parent to the student's name; `base` is the un-distilled reference."""
     twins: dict[str, str] = {}
     """From a student that differs from another by its seed alone to that other's name."""
+    suffix: str = ""
+    """Ends the names of subject and reference in the findings: `@1` where a recipe has several seeds."""
     threads: int = 2
 
 
@@ -50,7 +52,14 @@ def make_findings(lens: Lens, settings: Config, config: LensConfig, at: Workplac
     device = str(use(at.device, config.threads))
     problems = {path.stem: read_lines(path, Problem) for path in at.parents["problems"].glob("*.jsonl")}
     students = {name: load(at.parents[role], device) for role, name in config.students.items()}
-    write_findings(at.out / "findings.parquet", lens.look(settings, Subjects(students, config.twins, problems)))
+    found = lens.look(settings, Subjects(students, config.twins, problems))
+    write_findings(at.out / "findings.parquet", [signed(finding, config.suffix) for finding in found])
+
+
+def signed(finding: Finding, suffix: str) -> Finding:
+    """The finding with the seed's mark on the names of its subject and its reference."""
+    reference = finding.reference and finding.reference + suffix
+    return finding.model_copy(update={"subject": finding.subject + suffix, "reference": reference})
 
 
 def write_findings(path: Path, findings: list[Finding]) -> None:

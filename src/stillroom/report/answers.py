@@ -26,6 +26,11 @@ class Answer(NamedTuple):
     sentences: list[str]
 
 
+def unseeded(name: str) -> str:
+    """`base@1` → `base`."""
+    return name.partition("@")[0]
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
@@ -75,7 +80,9 @@ def lives(evidence: Evidence) -> list[str]:
 def concentrates(evidence: Evidence) -> list[str]:
     """Each layer's share of the squared change between normal and distilled, beside an even spread."""
     rows = [
-        f for f in evidence.findings if f.metric == "share of squared change" and "base" not in (f.reference, f.subject)
+        f
+        for f in evidence.findings
+        if f.metric == "share of squared change" and "base" not in (unseeded(f.reference), unseeded(f.subject))
     ]
     sentences = []
     for pair in dict.fromkeys((f.reference, f.subject) for f in rows):
