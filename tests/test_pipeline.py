@@ -69,6 +69,12 @@ def test_a_changed_data_file_changes_the_key(tmp_path: Path) -> None:
         (("abacus", "fit.updates=many"), ConfigError, 'fit.updates: Input should be a valid integer, given "many"'),
         (("abacus", "students.twin={variant: normal, twin_of: norml}"), ConfigError, "did you mean 'normal'"),
         (("abacus", "task.steps=true"), ConfigError, "steps"),
+        (
+            ("abacus", "students={../up: {variant: normal}}"),
+            ConfigError,
+            "students.../up: this name is taken, or holds",
+        ),
+        (("abacus", "students={base: {variant: normal}}"), ConfigError, "students.base: this name is taken"),
         (("svamp-recorded", "data=/nowhere"), DataError, "STILLROOM_DATA"),
     ],
 )

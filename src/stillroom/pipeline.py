@@ -8,6 +8,7 @@ missing data file is told before anything is written.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -75,8 +76,12 @@ class Planner:
         task, task_config = choose(TASKS, recipe.task, "task", where)
         teacher, teacher_config = choose(TEACHERS, recipe.teacher, "teacher", where)
         for name, entry in recipe.students.items():
-            if name in (BASE, evaluation.MAJORITY) or "@" in name:
-                raise ConfigError(f"{where}: students.{name}: this name is taken or holds an @; choose another")
+            if name in (BASE, "problems", "scores", evaluation.MAJORITY) or not re.fullmatch(
+                r"[A-Za-z0-9][\w.-]*", name
+            ):
+                raise ConfigError(
+                    f"{where}: students.{name}: this name is taken, or holds more than letters, digits, _ . and -"
+                )
             if entry.twin_of is not None and entry.twin_of not in recipe.students:
                 raise ConfigError(
                     f"{where}: students.{name}.twin_of: {unknown('student', entry.twin_of, recipe.students)}"
