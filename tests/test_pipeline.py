@@ -69,6 +69,7 @@ def test_a_changed_data_file_changes_the_key(tmp_path: Path) -> None:
         (("abacus", "fit.updates=many"), ConfigError, 'fit.updates: Input should be a valid integer, given "many"'),
         (("abacus", "students.twin={variant: normal, twin_of: norml}"), ConfigError, "did you mean 'normal'"),
         (("abacus", "task.steps=true"), ConfigError, "steps"),
+        (("abacus", "base.scratch.width=100"), ConfigError, "base.scratch: Value error, width 100 must be a multiple"),
         (
             ("abacus", "students={../up: {variant: normal}}"),
             ConfigError,

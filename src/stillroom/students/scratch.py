@@ -1,10 +1,10 @@
 """Models and tokenizers from scratch: transformers' own classes, saved and loaded as ordinary Hugging Face folders."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -30,6 +30,12 @@ class ScratchConfig(Config):
     """Standard deviation of the initial weights: about half of 1 / sqrt(width)."""
     positions: int = Field(512, ge=16)
     """The longest text in tokens."""
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of twice the heads ({self.heads})")
+        return self
 
 
 def word_tokenizer(texts: Iterable[str], numbers: Iterable[int]) -> PreTrainedTokenizerFast:
