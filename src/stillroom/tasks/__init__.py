@@ -6,7 +6,6 @@ To add one, write a module with both and add a line to `TASKS` (see docs/extendi
 last, from which the base learns single steps. Every other split is for testing.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from stillroom.tasks.answers import grade
 
 VERSION = 1
 TRAIN, VALIDATION, NARRATED = "train", "validation", "narrated"
+NOT_TESTED = (TRAIN, VALIDATION, NARRATED)
 
 
 class Task(NamedTuple):
@@ -47,7 +47,7 @@ def make_problems(task: Task, config: Config, data: Path, at: Workplace) -> None
 
 
 def check(splits: Mapping[str, list[Problem]]) -> None:
-    """Raise `DataError` for a duplicate id, a gold that grades wrong against itself, or a problem in two splits."""
+    """Raise `DataError` for a duplicate id, or a gold that grades wrong against itself."""
     for name in (TRAIN, VALIDATION):
         if not splits.get(name):
             raise DataError(f"the task gave no problem for the split {name!r}: every task needs train and validation")
@@ -57,15 +57,3 @@ def check(splits: Mapping[str, list[Problem]]) -> None:
     for problem in (problem for problems in splits.values() for problem in problems):
         if not grade(problem.answer, f"The answer is {problem.answer}.").correct:
             raise DataError(f"problem {problem.id!r}: its answer {problem.answer!r} grades as wrong against itself")
-    taught = [*splits[TRAIN], *splits.get(NARRATED, ())]
-    trained = {mark for problem in taught for mark in _marks(problem)}
-    for name, problems in splits.items():
-        shared = [p.id for p in problems if name not in (TRAIN, NARRATED) and trained.intersection(_marks(p))]
-        if shared:
-            raise DataError(f"{len(shared)} problems of {name!r} are also taught, the first is {shared[0]!r}")
-
-
-def _marks(problem: Problem) -> set[str]:
-    """What makes two problems the same: the question without case and blanks, and the skeleton where there is one."""
-    question = re.sub(r"\W+", " ", problem.question.lower()).strip()
-    return {f"question {question}", *([f"skeleton {problem.skeleton}"] if problem.skeleton else [])}
