@@ -29,7 +29,7 @@ def found(taught: Problem, tested: Problem) -> dict[str, int]:
         ("Ann has 3 eggs.", "ANN has  3 eggs", {"normalised", "masked"}),
         ("Ann has 1,000 eggs.", "Ann has 1000 eggs!", {"normalised", "masked"}),
         ("Ann's well-known eggs", "Ann s well known eggs", {"normalised", "masked"}),
-        ("What is 3 + 4?", "What is 3 - 4?", set()),
+        ("What is 3 + 4?", "What is 3 - 4?", {"masked"}),
         ("What is 1.5?", "What is 15?", {"masked"}),
         ("Ann has 3 eggs.", "Ann has 1,250.75 eggs.", {"masked"}),
         (LONG, LONG.replace("Ann", "Ben") + ".", {"13-gram"}),
@@ -46,7 +46,7 @@ def test_the_level_of_likeness(left: str, right: str, levels: set[str]) -> None:
 def test_mathematics_keeps_its_signs() -> None:
     assert words("Find $x+1$.", "math") == "find$x+1$."
     left, right = (asked("x", f"Find $x {sign} 1$.", kind="math") for sign in "+-")
-    assert found(left, right) == {}
+    assert found(left, right) == {"masked": 1}
     assert "normalised" in found(left, asked("y", "find $x+1$.", kind="math"))
 
 

@@ -5,7 +5,7 @@ Levels, from the same text to the same words:
 - `exact`: question and choices, letter by letter;
 - `normalised`: the same without case, spacing, full stops and commas (mathematics: without spacing and case only);
 - `skeleton`: the same operations and numbers under other names, where a synthetic task says what they are;
-- `masked`: the question, or the story before it, is the same but for its numbers; choices are not looked at;
+- `masked`: the question, or the story before it, is the same but for its numbers and signs; choices do not count;
 - `13-gram`: thirteen words in a row are shared (Brown et al. 2020, appendix C).
 
 The first three stop a run between what is taught and what is tested unless the recipe allows the pair by name; all
@@ -65,8 +65,10 @@ def words(text: str, kind: str = "numeric") -> str:
     return " ".join(PROSE.sub(lambda mark: "" if mark[0] == "," else " ", text).split())
 
 
-def masked(text: str, kind: str) -> str:
-    return words(NUMBER.sub(" number ", unicodedata.normalize("NFKC", text)), kind)
+def masked(text: str) -> str:
+    """Letters only, and a word for every number."""
+    text = NUMBER.sub(" number ", unicodedata.normalize("NFKC", text).lower())
+    return " ".join(re.sub(r"[\W_]+", " ", text).split())
 
 
 def marks(problem: Problem) -> Iterator[tuple[str, Hashable]]:
@@ -77,9 +79,9 @@ def marks(problem: Problem) -> Iterator[tuple[str, Hashable]]:
     if problem.skeleton:
         yield "skeleton", (problem.task, problem.skeleton)
         return
-    yield "masked", masked(question, kind)
+    yield "masked", masked(question)
     if problem.story:
-        yield "masked", ("story", masked(problem.story, kind))
+        yield "masked", ("story", masked(problem.story))
     row = words(question).split()
     yield from (("13-gram", tuple(row[at : at + GRAM])) for at in range(len(row) - GRAM + 1))
 
