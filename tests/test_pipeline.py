@@ -78,6 +78,8 @@ def test_a_changed_data_file_changes_the_key(tmp_path: Path) -> None:
         (("abacus", "fit.updates=0"), ConfigError, "fit.updates: Input should be greater than or equal to 1, given 0"),
         (("abacus", "fit.updates=many"), ConfigError, 'fit.updates: Input should be a valid integer, given "many"'),
         (("abacus", "students.twin={variant: normal, twin_of: norml}"), ConfigError, "did you mean 'normal'"),
+        (("abacus", "seeds=[1, 0, 1]"), ConfigError, "seeds: Value error, a seed stands twice"),
+        (("abacus", "settings.device=tpu"), ConfigError, "settings.device: String should match pattern"),
         (("abacus", "task.steps=true"), ConfigError, "steps"),
         (("abacus", "base.scratch.width=100"), ConfigError, "base.scratch: Value error, width 100 must be a multiple"),
         (

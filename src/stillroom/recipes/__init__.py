@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stillroom.config import Config, override, read_recipe
 from stillroom.curriculum import PrimerConfig
@@ -30,7 +30,8 @@ class StudentEntry(Config):
 class Settings(Config):
     """What changes no result and is therefore part of no key."""
 
-    device: str = "auto"
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|xpu|cuda)(:\d+)?$")
+    """`auto` for the best there is, else `cpu`, `cuda`, `cuda:1`, `mps` or `xpu`."""
     checkpoint_seconds: float = Field(30.0, gt=0)
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
 
@@ -47,6 +48,7 @@ class Recipe(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     lenses: dict[str, dict[str, Any]] = {"weights": {}, "logit_lens": {}}
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+    """Each seed trains a base and all students anew; results are told apart by `@seed`."""
     test_on: tuple[dict[str, Any], ...] = ()
     """Further tasks whose test splits all students are asked: generalisation beyond the task they were trained on."""
     allow_overlap: tuple[str, ...] = ()
@@ -54,6 +56,13 @@ class Recipe(Config):
     data: str | None = None
     """The folder of data files; STILLROOM_DATA, then ./data, where it is not given."""
     settings: Settings = Settings()
+
+    @field_validator("seeds")
+    @classmethod
+    def _once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands twice: the second run would be the first again")
+        return seeds
 
 
 def recipe_names() -> list[str]:
