@@ -22,7 +22,7 @@ from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
 from stillroom.store import Workplace
 from stillroom.students import Student, load
 from stillroom.tasks import NARRATED, VALIDATION
-from stillroom.tasks.answers import grade
+from stillroom.tasks.answers import Question, grade_all
 
 PREDICTIONS_VERSION = 1
 SCORES_VERSION = 1
@@ -125,9 +125,13 @@ def make_scores(config: ScoresConfig, at: Workplace) -> None:
 def judge(problems: Sequence[Problem], answers: Sequence[Prediction]) -> list[Verdict]:
     if [p.id for p in problems] != [a.problem for a in answers]:
         raise DataError("the predictions are not those of these problems, one each in their order: make them again")
-    return [
-        grade(problem.answer, answer.text).model_copy(update={"problem": problem.id})
+    questions = (
+        Question(problem.kind, problem.answer, answer.text, problem.choices)
         for problem, answer in zip(problems, answers, strict=True)
+    )
+    return [
+        verdict.model_copy(update={"problem": problem.id})
+        for problem, verdict in zip(problems, grade_all(questions), strict=True)
     ]
 
 

@@ -55,7 +55,7 @@ def check(splits: Mapping[str, list[Problem]]) -> None:
     if twice := [name for name, count in ids.items() if count > 1]:
         raise DataError(f"problem id {twice[0]!r} stands {ids[twice[0]]} times: ids must be unique over all splits")
     for problem in (problem for problems in splits.values() for problem in problems):
-        if not grade(problem.answer, f"The answer is {problem.answer}.").correct:
+        if not grade(problem.kind, problem.answer, f"The answer is {problem.answer}.", problem.choices).correct:
             raise DataError(f"problem {problem.id!r}: its answer {problem.answer!r} grades as wrong against itself")
     taught = [*splits[TRAIN], *splits.get(NARRATED, ())]
     trained = {mark for problem in taught for mark in _marks(problem)}
