@@ -4,21 +4,26 @@ import re
 from collections.abc import Iterator, Sequence
 
 from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
-from stillroom.tasks.found import NOTHING, Found
+from stillroom.tasks.found import Found, unread
 
 WORD = re.compile(
-    r"\b(?P<not>(?:not|isn't|never|n't)\s(?:\w+ly\s)?)?"
-    r"(?:(?P<yes>yes|true|correct|right|accurate|valid)|(?P<no>no|false|incorrect|wrong|inaccurate|untrue|invalid))\b(?!-)",
+    r"\b(?:is|are|was|were|be|as|statement|claim)(?P<not>n't|\s(?:not|never))?\s(?:\w+ly\s)?"
+    r"(?:(?P<yes>yes|true|correct|right|accurate|valid|plausible)"
+    r"|(?P<no>no|false|incorrect|wrong|inaccurate|untrue|invalid|implausible))\b(?!-)",
     re.IGNORECASE,
 )
 PLAIN = re.compile(r"\b(?P<not>(?:not|isn't|never)\s)?(?:(?P<yes>yes|true)|(?P<no>no|false))\b(?!-)", re.IGNORECASE)
+LONE = re.compile(
+    r"\W*(?:\(?[ab][).:]\s*)?(?:(?P<yes>correct|right|valid|plausible|y|t|1)|(?P<no>incorrect|wrong|invalid|implausible|n|f|0))\W*",
+    re.IGNORECASE,
+)
 DOUBT = re.compile(
     r"\b(?:cannot be determined|can't be determined|cannot determine|not (?:clear|certain|possible to (?:say|know|determine|tell))"
     r"|unclear|unknown|uncertain|it depends|not enough information|insufficient|undetermined|yes or no|true or false|yes/no)\b",
     re.IGNORECASE,
 )
 DENIAL = re.compile(
-    r"\b(?:not|cannot|never|no longer|unlikely|impossible|unable|fails?|neither|nobody|nothing|none)\b|n't\b|\bno\s\w", re.IGNORECASE
+    r"\b(?:not|cannot|never|no longer|unlikely|impossible|unable|fails?|lacks?|ineligible|improbable|very low|implausible|neither|nobody|nothing|none)\b|n't\b|\bno\s\w", re.IGNORECASE
 )
 CUE = re.compile(r"\W*(?:therefore|thus|so|hence|in conclusion|overall|consequently|as a result|in summary|based on)\b", re.IGNORECASE)
 OPENING = re.compile(r"[\s*_#\"'(`]*(yes|no|true|false)\b(?=\s*[,.:;!*)\n\"'—–-]|\s*$|\s(?:because|since|it|they|he|she|the)\b)", re.IGNORECASE)
@@ -26,10 +31,11 @@ OPENING = re.compile(r"[\s*_#\"'(`]*(yes|no|true|false)\b(?=\s*[,.:;!*)\n\"'—�
 
 def commit(text: str, _choices: Sequence[str]) -> Found:
     """What the text commits to last, else the word it opens with, else what its conclusion says or denies."""
-    for rule, piece, _ in commitments(text):
+    stated = list(commitments(text))
+    for rule, piece, *_ in stated:
         if answer := _stated(sentence(piece)):
             return Found(rule, answer, True)
-    lines = list(conclusions(text))
+    lines = list(conclusions(text[stated[0].start :] if stated else text))
     for line in lines[:2]:
         if (answer := _word(line, PLAIN)) and (len(line) < 120 or CUE.match(line)):
             return Found("conclusion", answer, True)
@@ -41,8 +47,8 @@ def commit(text: str, _choices: Sequence[str]) -> Found:
     for line in lines[:3]:
         if CUE.match(line) and not DOUBT.search(line):
             return Found("prose", _name(DENIAL.search(line) is None), True)
-    answer = last(text, ())
-    return Found("last", answer, True) if answer else NOTHING
+    answer = None if stated else last(text, ())
+    return Found("last", answer, True) if answer else unread(stated)
 
 
 def last(text: str, _choices: Sequence[str]) -> str | None:
@@ -60,6 +66,9 @@ def _stated(piece: str) -> str | None:
     """The first plain yes or no of a piece, else its first judgement; None where it doubts."""
     if DOUBT.search(piece):
         return None
+    lone = LONE.fullmatch(piece)
+    if lone:
+        return _name(lone["yes"] is not None)
     return next(_words(piece, PLAIN), None) or next(_words(piece, WORD), None)
 
 

@@ -5,18 +5,18 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
-from stillroom.tasks.found import NOTHING, Found
+from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import unwrap
 
 MARK = re.compile(r"^\s*[(\[]?([A-Za-z])\s*[).:\]]\s*")
 DRESSED = re.compile(
     r"[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?[)\]}]"  # (B)
     r"|(?<![\w'(])[*_]{0,3}([A-Z])[*_]{0,2}(?=\)|\.(?:\s|$|\*)|:|\*\*|\s*$|,|;|\s[-–—]\s)"  # B)  B.  B:  **B**
-    r"|\b(?:option|choice|answer|letter)s?\s?[:\"'(*_]{0,4}([A-Z])\b(?!['’])",  # option B
+    r"|\b(?i:option|choice|answer|letter)s?\s?[:\"'(*_]{0,4}([A-Z])\b(?!['’])",  # option B
     re.MULTILINE,
 )
 LEADING = re.compile(
-    r"[\s*_\"'“‘`:$#-]*(?:(?:option|choice|letter|answer)\s?[:\"'*_]{0,3})?"
+    r"[\s*_\"'“‘`:$#-]*(?:[(\[]?(?:option|choice|letter|answer)\s?[:\"'*_]{0,3})?"
     r"(?:[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?[)\]}]|[\"'“‘`*_]{0,3}([A-Z])(?![\w'’])|([a-z])(?=[).:]|\s*$))",
     re.IGNORECASE,
 )
@@ -27,24 +27,27 @@ AFFIRMED = re.compile(
     r"(?!\s(?:because|since)\sit\sis\snot)",
 )
 NEGATED = re.compile(r"\b(?:not|isn't|incorrect|wrong|false|eliminate|rule out|ruled out|neither|nor|cannot be)\b", re.IGNORECASE)
-ARTICLE = re.compile(r"\s+[a-z]{2,}")
+ALSO = re.compile(r"\W{0,3}(?:,|/|&|or|and|,\s?and|,\s?or)\s?(?:option\s|choice\s)?[(\[*]{0,3}([A-J])(?![\w'’])[)\]*]{0,3}")
+ARTICLE = re.compile(r"\s+(?!(?:because|since|as|is|and|or|due|which|so|but|not|for|with|based|in|on)\b)[a-z]{2,}")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def commit(text: str, choices: Sequence[str]) -> Found:
     """The letter, or the option's text, that the text commits to last."""
     options = Options.of(choices)
-    found = [(c.start, c.rule, letter) for c in commitments(text) if (letter := options.read(c.text))]
+    stated = list(commitments(text))
+    found = [(c.start, c.rule, letter) for c in stated if (letter := options.read(c.text))]
     found += [(at, "asked", letter) for at, letter in _affirmed(text, options)][-1:]
     if found:
         _, rule, letter = max(found)
         return Found(rule, letter, True)
-    for line in conclusions(text):
+    tail = text[stated[0].start :] if stated else text  # what came before an unreadable commitment was working
+    for line in conclusions(tail):
         letter = _only(line, options)
         if letter:
             return Found("conclusion", letter, True)
-    letter = last(text, choices)
-    return Found("last", letter, True) if letter else NOTHING
+    letter = last(tail, choices)
+    return Found("last", letter, True) if letter else unread(stated)
 
 
 def last(text: str, choices: Sequence[str]) -> str | None:
@@ -76,15 +79,15 @@ def _affirmed(text: str, options: "Options") -> Iterator[tuple[int, str]]:
 
 
 def _only(line: str, options: "Options") -> str | None:
-    """The letter of a concluding line: its last one that is not ruled out, or the option that it states."""
-    found = [letter for at, letter in _dressed(line, options) if not NEGATED.search(line[max(0, at - 25) : at])]
-    if found:
-        return found[-1]
+    """The one letter of a concluding line, or the one option that it states; a line that rules out tells nothing."""
     lead = LEADING.match(line)
     if lead and len(line) <= 3:
         letter = next(group for group in lead.groups() if group).upper()
         return letter if letter in options.letters else None
-    return options.stated(line)
+    if NEGATED.search(line):
+        return None
+    found = {letter for _, letter in _dressed(line, options)}
+    return found.pop() if len(found) == 1 else options.stated(line)
 
 
 class Options:
@@ -116,12 +119,20 @@ class Options:
             letter = next(group for group in match.groups() if group).upper()
             bare = match[2] is not None or match[3] is not None
             if letter in self.letters and not (bare and self._word(letter, piece, match.end())):
-                return letter
+                return ",".join([letter, *self._others(piece, match.end())])
         line = sentence(piece)
         if stated := self.stated(line, opening=True):
             return stated
         found = [letter for at, letter in _dressed(line, self) if not NEGATED.search(line[max(0, at - 25) : at])]
         return found[0] if found else self.stated(line)
+
+    def _others(self, piece: str, end: int) -> list[str]:
+        """The letters that stand beside the first as equals: `(A) or (B)` is not a choice of A."""
+        others = []
+        while match := ALSO.match(piece, end):
+            others.append(match[1].upper())
+            end = match.end()
+        return others
 
     def _word(self, letter: str, piece: str, end: int) -> bool:
         """Whether a bare `A` or `I` is a word of the sentence, not the letter of an option."""

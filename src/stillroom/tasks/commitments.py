@@ -20,7 +20,7 @@ _BETWEEN = (
 )
 ANSWER = re.compile(
     rf"answers?(?!\s(?:choices|options)\b)['\"”*_]{{0,3}}{_BETWEEN}\s{{0,2}}[*_]{{0,3}}\s?(?:{_LINK}|:|=|->|→)"
-    r"|answers?[ *_#.]{0,5}(?=\n)"
+    r"|answers?[ *_#.]{0,5}(?=\n)|answer[.-]?is\b[.-]?|answeris"
 )
 CHOSEN = re.compile(rf"(?:option|choice|statement|response)\s?(?:[a-z]+\s){{0,8}}?(?:{_LINK}|:)")
 SHORT = re.compile(r"ans[.:]")
@@ -32,11 +32,15 @@ ECHO = re.compile(
     r"[ \t]{0,4}\d{0,4}[ \t]{0,4}(?:\*\*)?[ \t]{0,4}:",
     re.IGNORECASE,
 )
+DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
+TAG = re.compile(r"(?:the answer is:?\s*)?<answer>\s*(?:the answer is:?)?", re.IGNORECASE)
+TOKEN = re.compile(r"<\|(?:end|eot|im|start|assistant|user)[a-z_]*\|>(?:assistant)?|</s>")
+"""What a model writes to end its turn, where decoding has left it in the text."""
 DISPLAYS = {"\\[": "\\]", "$$": "$$", "\\begin": "\\end"}
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s?")
 SENTENCE_END = re.compile(r"(?<=[.!?])(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+")
 ASIDE = re.compile(
-    r"\s*(?:#|\*\*)*\s*(?:note\b|check|verif|let me know|please|i hope|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
+    r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check|verif|let me know|please|i hope|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
     re.IGNORECASE,
 )
 
@@ -46,6 +50,8 @@ class Commitment(NamedTuple):
     text: str
     """For a box its content, otherwise the rest of the line or, where that is empty, the next line."""
     start: int
+    end: int = 0
+    """Where a box closes."""
 
 
 def own_words(text: str) -> str:
@@ -56,6 +62,12 @@ def own_words(text: str) -> str:
     """
     tail = text.rpartition("</think>")[2]
     text = tail if tail.strip() else text
+    if "[asy]" in text:
+        text = DRAWING.sub("", text)
+    if "</answer>" in text or "<answer>" in text:
+        text = TAG.sub("\nThe answer is ", text).replace("</answer>", "\n")
+    if "<|" in text or "</s>" in text:
+        text = next((part for part in TOKEN.split(text) if part.strip()), "")
     marks = [match.start() for match in ECHO.finditer(text)] if ":" in text else []
     if not marks:
         return text
@@ -97,7 +109,7 @@ def _announces(pattern: re.Pattern[str], before: str, match: re.Match[str]) -> b
     """Whether the words before make it an announcement: a heading stands alone, an option is called right."""
     if pattern is CHOSEN:
         return BEFORE_CHOSEN.search(before) is not None
-    if before[-1:].isalpha():
+    if before[-1:].isalpha() and not before.endswith("the"):
         return False
     alone = match[0].rstrip(" *_#.").endswith(("answer", "answers"))
     return not alone or HEADING.match(before.rpartition("\n")[2]) is not None
@@ -126,7 +138,7 @@ def _boxed(text: str) -> Iterator[Commitment]:
         if match is not None:
             content = braced(text, match.end())
             if content is not None:
-                yield Commitment("boxed", content, end)
+                yield Commitment("boxed", content, end, match.end() + len(content) + 2)
 
 
 def braced(text: str, start: int) -> str | None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 CHARACTERS = str.maketrans(
     {
-        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2007": " ",
+        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "\u00a0": " ", "\u2009": "", "\u202f": "", "\u2007": " ",
         "×": "×", "⋅": "*", "·": "*", "∙": "*", "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "’": "'", "“": '"', "”": '"', "，": ",",
         "：": ":", "％": "%", "＄": "$", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3",
         "\u200b": "", "\u2060": "", "\ufeff": "", "\\": "\\",
@@ -71,40 +71,44 @@ SHORTHAND = (
     (re.compile(r"\\?%|\b(?:percent|per cent)\b"), ""),
     (re.compile(r"\\leq(?![a-z])|<="), r"\\le "),
     (re.compile(r"\\geq(?![a-z])|>="), r"\\ge "),
-    (re.compile(r"\\neq(?![a-z])|!="), r"\\ne "),
+    (re.compile(r"\\neq(?![a-z])|(?<=\s)!=(?=\s)"), r"\\ne "),
     (re.compile(r"\\(?:dots|ldots|cdots)"), "..."),
     (re.compile(r"\\varnothing|\\\{\s*\\\}"), r"\\emptyset"),
     (re.compile(r"\\mathbb\s*\{?([A-Z])\}?"), r"\1"),
     (re.compile(r"\\cdot(?![a-z])|\\times(?![a-z])|\*"), r"\\cdot "),
     (re.compile(r"([\^_])\s*\{\s*([\w])\s*\}"), r"\1\2"),
     (re.compile(r"\\sqrt\[(?:2)\]"), r"\\sqrt"),
+    (re.compile(r"^0(?=\d\s?:)"), ""),
 )
 CONNECTED = re.compile(r"\s*(?:,|;)?\s*(?:\\(?:text|mbox|textrm|mathrm)\s?\{\s*,?\s*(?:and|or)\s*\}|(?<![a-z])(?:and|or)(?![a-z]))\s*(?:\\ )?")
 UNIT = re.compile(r"(?<=[\d})i])\s*\\(?:text|mbox|textrm|mathrm|textnormal|textit|textbf|hbox|operatorname)\s?\{\s*[^{}]*\}(?:\s*\^\s*(?:\d|\{\d\}))?\.?")
 PLAIN_UNIT = re.compile(r"^(\S*[\d})])\s+(?!and\b|or\b|to\b)(?:[a-zA-Z][a-zA-Z./']+\s?)+(?:\^\s*\{?\d\}?)?\.?$")
-GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\s?\d{3})+(?![\d])")
+GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d])|(?<![\d.,])\d{1,3}(?:\ \d{3})+(?![\d.])")
+ROOT = re.compile(r"√\s?\(?(\d+(?:\.\d+)?)\)?")
+BASE = re.compile(r"(\d+)\s(?:in\s)?base[\s-](\d+)$")
 MONEY = re.compile(r"\\?[$€£](?=\s?[\d.-])|(?<=\d)\\?[$€£]|\\(?:pounds|text\{USD\})")
 
 
 @lru_cache(maxsize=8192)
 def canonical(answer: str) -> str:
     """One spelling of an answer: wrappers, units, sizes, spaces and the separators of thousands are gone."""
-    text = answer.strip().translate(CHARACTERS).translate(SYMBOLS).strip(" \t\n`*").rstrip(".")
+    text = ROOT.sub(r"\\sqrt{\1}", BASE.sub(r"\1_\2", answer.strip()))
+    text = text.translate(CHARACTERS).translate(SYMBOLS).strip(" \t\n`*").rstrip(".")
     for _ in range(2):
         if (match := MATH.match(text)) and "$" not in match[1]:
             text = match[1]
         text = re.sub(r"^\\(?:boxed|fbox)\s?\{(.*)\}$", r"\1", text, flags=re.DOTALL)
     text = SIZES.sub("", GROUPED.sub(",", text)).replace("\\!", "").replace("{,}", ",")
-    text = MONEY.sub("", CONNECTED.sub(",", text))
-    text = re.sub(r"\\[,;:> ]|\\q?quad|~", " ", text)
+    text = MONEY.sub("", CONNECTED.sub(",", text)).replace("$", "")
+    text = re.sub(r"(?<!\\)\\[,;:> ]|\\q?quad|~", " ", text)
     text = PLAIN_UNIT.sub(r"\1", UNIT.sub("", text).strip())
     for _ in range(2):
         text = WRAPPED.sub(r"\1", text)
     for pattern, spelling in SHORTHAND:
         text = pattern.sub(spelling, text)
     if not re.match(r"[\[({\\]", text) or text.startswith("\\frac"):
-        text = GROUPS.sub(lambda match: re.sub(r",\s?", "", match[0]), text)
-    return re.sub(r"\s+", " ", text).strip(" .,;$")
+        text = GROUPS.sub(lambda match: re.sub(r"[, ]", "", match[0]), text)
+    return re.sub(r"\s+", " ", text).strip().rstrip(" .,;")
 
 
 def tight(text: str) -> str:

@@ -11,11 +11,16 @@ from functools import lru_cache
 
 from stillroom.tasks import workers
 from stillroom.tasks.commitments import WINDOW, Commitment, commitments, conclusions, sentence
-from stillroom.tasks.found import NOTHING, Found
+from stillroom.tasks.found import NOTHING, Found, unread
 from stillroom.tasks.latex import canonical, split, tight
 from stillroom.tasks.numbers import plain, readings
 
 FORMULA = re.compile(r"(?<!\\)\$\$?([^$]{1,600}?)(?<!\\)\$\$?|\\\((.{1,600}?)\\\)|\\\[(.{1,600}?)\\\]", re.DOTALL)
+BESIDE = re.compile(r"[\s$,;\\()\[\].]{0,12}(?:\\?q?quad|\\text\s?\{\s*(?:and|or)\s*\}|and|or|[\s$,;\\()\[\]]){0,6}(?:[a-z]_?\d?\s?=\s?)?")
+STATES = re.compile(r"(?:\b(?:is|are|be|equals|get|have|find)|=)(?:\s(?:the|only|exactly|just))?\s*$")
+ALIGNED = re.compile(r"\\end\{(?:align|aligned|gather|eqnarray|split|multline|tabular)\*?\}")
+RESULT = re.compile(r"=\s?([^=$\n]{1,30}?)\s?\$")
+WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 BETWEEN = re.compile(r"[\s,;:]*(?:and|or|,|&)?\s*")
 REASON = re.compile(r"\s*[,;(]?\s*\b(?:because|since|where|which|so that|as the|when|for all|with)\b.*$|\s\([^()]*\s[^()]*\)\s*$", re.DOTALL)
 LONGEST = 1000
@@ -24,20 +29,59 @@ LONGEST = 1000
 
 def commit(text: str, _choices: Sequence[str]) -> Found:
     """The formula that the text commits to last; a box outranks words, for words may speak of it afterwards."""
-    found = list(commitments(text))
+    found = joined(list(commitments(text)), text)
     for commitment in sorted(found, key=lambda c: c.rule != "boxed"):
         answer = _answer(commitment)
         if answer:
             return Found(commitment.rule, answer, True)
+    if len(text) <= 200 and _alone(text.strip()):
+        return Found("bare", text.strip(), True)
     for line in conclusions(text):
-        formulas = _formulas(line)
-        if formulas:
-            return Found("conclusion", formulas[-1][0], True)
-        if number := list(readings(line)):
-            return Found("conclusion", number[-1].text, True)
-        if len(line) <= 60 and len(text) <= 200:
-            return Found("bare", line, True)
-    return NOTHING
+        if answer := _concluded(line, text[-WINDOW:]):
+            return Found("conclusion", answer, True)
+    return unread(found)
+
+
+def joined(found: list[Commitment], text: str) -> list[Commitment]:
+    """Boxes that stand side by side, `\\boxed{1} and \\boxed{2}`, as one box with a list."""
+    boxes = sorted((c for c in found if c.rule == "boxed"), key=lambda c: c.start)
+    if len(boxes) < 2:
+        return found
+    last = boxes.pop()
+    contents, start = [last.text], last.start
+    while boxes and BESIDE.fullmatch(text, boxes[-1].end, start) and boxes[-1].text != contents[0]:
+        box = boxes.pop()
+        contents.insert(0, box.text)
+        start = box.start
+    return [Commitment("boxed", ", ".join(contents), start, last.end), *(c for c in found if c.start < start)]
+
+
+def _alone(text: str) -> bool:
+    """Whether a text is an answer and no sentence: one formula, or a few words."""
+    if not text or "\n" in text or re.search(r"\b(?:is|are)\b", text):
+        return False
+    formulas = _formulas(text)
+    if formulas:
+        return formulas[0][1:] == (0, len(text)) or len(WORDS.findall(text)) <= 1
+    return len(WORDS.findall(text)) <= 3
+
+
+def _concluded(line: str, text: str) -> str | None:
+    """The answer of a last sentence: its last equation or what it says that something is, the formula that the
+    working arrived at, its last formula; without formulas its last number."""
+    if (end := max((match.end() for match in ALIGNED.finditer(line)), default=0)) and not line[end:].strip(" $].\\"):
+        return re.sub(r"\\\\|&|\\end\{.*", "", line.rpartition("=")[2]).strip(" .") or None
+    line = line[end:]
+    found = [each for each in _formulas(line) if not each[0].endswith("=")]
+    if stated := [f for f, start, _ in found if "=" in f or STATES.search(line[max(0, start - 20) : start])]:
+        return stated[-1]
+    formulas = [formula for formula, _, _ in found]
+    if len(formulas) > 1 and (results := RESULT.findall(text.rpartition(line)[0])):
+        return next((f for f in reversed(formulas) if plainly(results[-1], f)), formulas[-1])
+    if formulas:
+        return formulas[-1]
+    numbers = list(readings(line))
+    return numbers[-1].text if numbers else None
 
 
 def last(text: str, _choices: Sequence[str]) -> str | None:
@@ -61,14 +105,32 @@ def _answer(commitment: Commitment) -> str | None:
     if "\\boxed" in piece:
         return None  # the box itself is among the commitments
     formulas = _formulas(piece)
+    if not formulas or formulas[0][1] > 3:
+        piece = predicate(sentence(piece))
+        formulas = _formulas(piece)
     if not formulas:
-        return REASON.sub("", sentence(piece)).strip(" *`.") or None
+        return _worded(REASON.sub("", piece).strip(" *`.")) or None
     answer, _, end = formulas[0]
     for formula, start, after in formulas[1:]:
         if not BETWEEN.fullmatch(piece, end, start):
             break
         answer, end = f"{answer}, {formula}", after
     return answer
+
+
+def predicate(said: str) -> str:
+    """What a sentence says of its subject: `The volume of $ABC$ is 120` says `120`."""
+    said = REASON.sub("", said)
+    _, verb, after = max((said.rpartition(f" {verb} ") for verb in ("is", "are", "equals", "be")), key=lambda p: len(p[0]))
+    return after if verb and re.search(r"[\d$\\]", after) else said
+
+
+def _worded(said: str) -> str:
+    """Words as they are, or the one number of a long sentence."""
+    if len(WORDS.findall(said)) < 4:
+        return said
+    numbers = list(readings(said))
+    return numbers[0].text if len(numbers) == 1 else said
 
 
 def _formulas(piece: str) -> list[tuple[str, int, int]]:
@@ -83,6 +145,8 @@ def _formulas(piece: str) -> list[tuple[str, int, int]]:
 
 def same(gold: str, answer: str) -> bool | None:
     """Whether the two are one value; None where the library did not finish in time."""
+    if "\\boxed" in gold and not gold.startswith("\\boxed"):
+        gold = commit(gold, ()).answer or gold
     decided = plainly(gold, answer)
     if decided is not None:
         return decided
@@ -116,11 +180,12 @@ def _equal(left: str, right: str) -> bool | None:
 def _sides(left: str, right: str) -> tuple[str, str]:
     """`x = 5` and `5` speak of one thing: an equation gives its right side to a side that has none."""
     if "\\approx" in right and "\\approx" not in left:
-        right = right.partition("\\approx")[0]
+        exact, _, near = right.partition("\\approx")
+        right = near if number(left) is not None and number(left) == number(near.strip()) else exact
     left, right = (re.sub(r"^[a-zA-Z]\s*\\in\s*", "", side) for side in (left, right))
     if "=" in right and "=" not in left:
         right = right.rpartition("=")[2]
-    elif "=" in left and "=" not in right and re.match(r"\s*[a-zA-Z]\s*=", left):
+    elif "=" in left and "=" not in right and re.match(r"\(?[a-zA-Z](?:_\d)?(?:\s?,\s?[a-zA-Z])*\)?\s*=", left):
         left = left.rpartition("=")[2]
     elif "=" in left and tight(left.partition("=")[0]) == tight(right.partition("=")[0]):
         left, right = left.rpartition("=")[2], right.rpartition("=")[2]
@@ -129,7 +194,7 @@ def _sides(left: str, right: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
-RATIONAL = re.compile(r"(-)?\s*(?:(\d+)\s*(?=\\frac|\d+\s*/))?(?:\\frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}|\(?(-?[\d,.]+)\)?\s*/\s*\(?([\d,.]+)\)?|([\d,.]+))")
+RATIONAL = re.compile(r"(-)?\s*(?:(\d+)(?:\s*(?=\\frac)|\s+(?=\d+\s*/)))?(?:\\frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}|\(?(-?[\d,.]+)\)?\s*/\s*\(?([\d,.]+)\)?|([\d,.]+))")
 
 
 @lru_cache(maxsize=8192)
@@ -175,15 +240,15 @@ def _same_parts(left: str, right: str) -> bool | None:
     """Tuples and intervals in order, sets and lists in any order; None as soon as a part needs algebra."""
     if bool(left[:1] in OPEN and left[-1:] in CLOSE) != bool(right[:1] in OPEN and right[-1:] in CLOSE):
         return None
-    if left[:1] in OPEN and left[-1:] in CLOSE:
+    if len(split(left)) == 1 and left[:1] in OPEN and left[-1:] in CLOSE:
         a, b = split(left[1:-1]), split(right[1:-1])
-        if len(a) == 1 or len(b) == 1 or len(split(left, "")) > 1:
+        if len(a) == 1 or len(b) == 1 or "\\cup" in left + right:
             return None
         same = [_equal(x, y) for x, y in zip(a, b, strict=False)]
         if len(a) != len(b) or False in same or (left[0], left[-1]) != (right[0], right[-1]):
             return False if len(a) != len(b) or all(s is not None for s in same) else None
         return None if None in same else True
-    a, b = (split(re.sub(r"^\\\{(.*)\\\}$", r"\1", side)) for side in (left, right))
+    a, b = (split(re.sub(r"^\\?\{(.*?)\\?\}$", r"\1", side)) for side in (left, right))
     if len(a) < 2 or len(a) != len(b):
         return None
     remaining = list(b)

@@ -7,11 +7,12 @@ from functools import lru_cache
 from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
 from stillroom.tasks.latex import unwrap
 from stillroom.tasks.numbers import Reading, agree, readings, worded
-from stillroom.tasks.found import NOTHING, Found
+from stillroom.tasks.found import Found, unread
 
-RESULT = re.compile(r"[=≈]\s?[$€£*_]{0,3}(-?[\d,]*\.?\d+)(?!\s?[-+*/×÷=\d.,])")
+RESULT = re.compile(r"[=≈]\s?[$€£*_]{0,3}(-?[\d,]*\.?\d+)(?!\s?[-+*/×÷=\d]|[.,]\d)")
+DIRECT = re.compile(r"[\s$*_(~≈£€:-]{0,6}[\d.,]+(?![\d.,]*\s?[-+*/×÷=])")
 EQUALS = re.compile(r"=|≈|\bequals\b")
-ARITHMETIC = re.compile(r"\s{0,2}(?:[a-zA-Z]+\s?)?[-+*/×÷=(]")
+ARITHMETIC = re.compile(r"\s{0,2}(?:[a-zA-Z]+\s?)?[-+*/×÷=]")
 LISTED = re.compile(r"\s*(?:,\s*and|,|and|or|&)\s*[$€£]?\d[\d.,]*\s*(?=$|,|and\b|or\b|[.;])")
 DENIED = re.compile(r"\b(?:not|n't|instead of|rather than|and not)\s(?:\w+\s)?[$*]*$", re.IGNORECASE)
 LIST_MARK = re.compile(r"^\s*(?:\d{1,2}[.)]\s+(?=\S)|step \d+[:.)]?\s?|\(\d{1,2}\)\s)", re.IGNORECASE)
@@ -20,15 +21,25 @@ BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 
 def commit(text: str, _choices: Sequence[str]) -> Found:
     """The number that the text commits to last."""
-    for rule, piece, start in commitments(text):
-        number = pick(unwrap(sentence(piece)), text[max(0, start - WINDOW) : start], first=True)
-        if number is not None:
+    stated = list(commitments(text))
+    for rule, piece, start, _ in stated:
+        said = sentence(piece)
+        number = pick(unwrap(said), text[max(0, start - WINDOW) : start], first=True)
+        if number is not None and not (rule == "asked" and working_follows(said, text[start:])):
             return Found(rule, number.text, bool(number.values))
-    for line in conclusions(text):
+    for line in conclusions(text[stated[0].start :] if stated else text):
         number = pick(unwrap(LIST_MARK.sub("", line)), text[-WINDOW:], first=False)
         if number is not None:
             return Found("conclusion", number.text, bool(number.values))
-    return NOTHING
+    return unread(stated)
+
+
+def working_follows(said: str, text: str) -> bool:
+    """Whether `Answer:` is the title of a whole solution: what it says first is a step, and results come after it."""
+    if DIRECT.match(unwrap(said)):
+        return False
+    at = text.find(said)
+    return RESULT.search(text, at + len(said)) is not None
 
 
 def last(text: str, _choices: Sequence[str]) -> str | None:

@@ -10,7 +10,7 @@ from stillroom.tasks.latex import unwrap
 
 def commit(text: str, _choices: Sequence[str]) -> Found:
     """The sentence that the text commits to last; without a commitment the last sentence."""
-    for rule, piece, _ in commitments(text):
+    for rule, piece, *_ in commitments(text):
         if answer := _bare(sentence(piece)):
             return Found(rule, answer, True)
     answer = last(text, ())
