@@ -89,7 +89,7 @@ def _exact(gold: str, text: str) -> Verdict | None:
     wanted, said = gold.strip(), text[-2 * WINDOW :].strip()
     if not wanted or not said.endswith((wanted, wanted + ".")):
         return None
-    whole = said == wanted
+    whole = said == wanted and text.strip() == wanted
     before = said.removesuffix(".") if not said.endswith(wanted) else said
     at = before[: -len(wanted)].rstrip(" *$").lower()
     asked = not whole and at.endswith(("the answer is", "the answer is:", "final answer:", "final answer is"))

@@ -32,7 +32,6 @@ ECHO = re.compile(
     r"[ \t]{0,4}\d{0,4}[ \t]{0,4}(?:\*\*)?[ \t]{0,4}:",
     re.IGNORECASE,
 )
-DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 TAG = re.compile(r"(?:the answer is:?\s*)?<answer>\s*(?:the answer is:?)?", re.IGNORECASE)
 TOKEN = re.compile(r"<\|(?:end|eot|im|start|assistant|user)[a-z_]*\|>(?:assistant)?|</s>")
 """What a model writes to end its turn, where decoding has left it in the text."""
@@ -63,7 +62,8 @@ def own_words(text: str) -> str:
     tail = text.rpartition("</think>")[2]
     text = tail if tail.strip() else text
     if "[asy]" in text:
-        text = DRAWING.sub("", text)
+        first, *drawings = text.split("[asy]")
+        text = first + "".join(drawing.partition("[/asy]")[2] for drawing in drawings)
     if "</answer>" in text or "<answer>" in text:
         text = TAG.sub("\nThe answer is ", text).replace("</answer>", "\n")
     if "<|" in text or "</s>" in text:
