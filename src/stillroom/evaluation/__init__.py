@@ -21,7 +21,7 @@ from stillroom.progress import meter
 from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
 from stillroom.store import Workplace
 from stillroom.students import Student, load
-from stillroom.tasks import NARRATED, VALIDATION
+from stillroom.tasks import NARRATED, UNGRADED, VALIDATION
 from stillroom.tasks.answers import Question, grade_all
 
 PREDICTIONS_VERSION = 1
@@ -94,6 +94,7 @@ class ScoresConfig(Config):
 def make_scores(config: ScoresConfig, at: Workplace) -> None:
     """Stage `scores`: verdicts, shares with intervals by number of steps, and exact paired tests between students."""
     splits = evaluated_splits(at.parents["problems"], config.train_sample)
+    splits.pop(UNGRADED, None)
     constant = majority(problem.answer for problem in read_lines(at.parents["problems"] / "train.jsonl", Problem))
     scores: list[Score] = []
     comparisons: list[Comparison] = []

@@ -2,25 +2,29 @@
 
 To add one, write a module with both and add a line to `TASKS` (see docs/extending.md).
 
-`train` and `validation` are required; `narrated`, where a task has it, holds stories that state every total but the
-last, from which the base learns single steps. Every other split is for testing.
+A task to train on has `train` and `validation`; `narrated`, where a task has it, holds stories that state every total
+but the last, from which the base learns single steps. Every other split is for testing, except `ungraded`: questions
+whose answer nobody gave, which can be asked and never scored.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stillroom.config import Config
 from stillroom.errors import DataError
-from stillroom.files import write_lines
+from stillroom.files import write_json, write_lines
 from stillroom.records import Problem
 from stillroom.store import Workplace
 from stillroom.tasks import abacus, benchmarks
-from stillroom.tasks.answers import grade
+from stillroom.tasks.answers import Question, grade_all
+from stillroom.tasks.benchmarks import BENCHMARKS, Splits
+from stillroom.tasks.benchmarks.questions import UNGRADED, QuestionsConfig, question_files, read_questions
+from stillroom.tasks.sameness import same_question
 
-VERSION = 1
+VERSION = 2
 TRAIN, VALIDATION, NARRATED = "train", "validation", "narrated"
 
 
@@ -34,30 +38,41 @@ class Task(NamedTuple):
 
 TASKS: dict[str, Task] = {
     "abacus": Task(abacus.AbacusConfig, abacus.splits),
-    "svamp": Task(benchmarks.SvampConfig, benchmarks.svamp, benchmarks.svamp_files),
+    "questions": Task(QuestionsConfig, read_questions, question_files),
+    **{
+        name: Task(benchmarks.config_of(name), partial(benchmarks.read, name), partial(benchmarks.files, name))
+        for name in BENCHMARKS
+    },
 }
 
 
-def make_problems(task: Task, config: Config, data: Path, at: Workplace) -> None:
-    """Stage `problems`: a JSON-lines file a split, once every law that a task must keep has been checked."""
+def make_problems(task: Task, config: Config, data: Path, at: Workplace, *, trains: bool = True) -> None:
+    """Stage `problems`: a JSON-lines file a split, once every law that a task must keep has been checked.
+
+    What was mended or refused in the files that the problems were read from is told, and stands in `notes.json`.
+    """
     splits = task.splits(config, data)
-    check(splits)
+    check(splits, trains=trains)
+    if isinstance(splits, Splits):
+        write_json(at.out / "notes.json", splits.tell())
     for name, problems in splits.items():
         write_lines(at.out / f"{name}.jsonl", problems)
 
 
-def check(splits: Mapping[str, list[Problem]]) -> None:
-    """Raise `DataError` for a duplicate id, a gold that grades wrong against itself, or a problem in two splits."""
-    for name in (TRAIN, VALIDATION):
+def check(splits: Mapping[str, list[Problem]], *, trains: bool = True) -> None:
+    """Raise `DataError` for a duplicate id, a gold that grades wrong against itself, or a problem in two splits.
+
+    `trains`: whether students learn from these splits, so that `train` and `validation` must be there.
+    """
+    for name in (TRAIN, VALIDATION) if trains else ():
         if not splits.get(name):
-            raise DataError(f"the task gave no problem for the split {name!r}: every task needs train and validation")
+            told = "a task to train on needs train and validation"
+            raise DataError(f"the task gave no problem for the split {name!r}: {told}; this one gave {', '.join(splits)}")
     ids = Counter(problem.id for problems in splits.values() for problem in problems)
     if twice := [name for name, count in ids.items() if count > 1]:
         raise DataError(f"problem id {twice[0]!r} stands {ids[twice[0]]} times: ids must be unique over all splits")
-    for problem in (problem for problems in splits.values() for problem in problems):
-        if not grade(problem.kind, problem.answer, f"The answer is {problem.answer}.", problem.choices).correct:
-            raise DataError(f"problem {problem.id!r}: its answer {problem.answer!r} grades as wrong against itself")
-    taught = [*splits[TRAIN], *splits.get(NARRATED, ())]
+    check_answers([p for name, problems in splits.items() if name != UNGRADED for p in problems])
+    taught = [problem for name in (TRAIN, NARRATED) for problem in splits.get(name, ())]
     trained = {mark for problem in taught for mark in _marks(problem)}
     for name, problems in splits.items():
         shared = [p.id for p in problems if name not in (TRAIN, NARRATED) and trained.intersection(_marks(p))]
@@ -65,7 +80,15 @@ def check(splits: Mapping[str, list[Problem]]) -> None:
             raise DataError(f"{len(shared)} problems of {name!r} are also taught, the first is {shared[0]!r}")
 
 
+def check_answers(problems: list[Problem]) -> None:
+    """Raise `DataError` for a gold that grades wrong against itself."""
+    questions = [Question(p.kind, p.answer, f"The answer is {p.answer}.", p.choices) for p in problems]
+    for problem, verdict in zip(problems, grade_all(questions), strict=True):
+        if not verdict.correct:
+            raise DataError(f"problem {problem.id!r}: its answer {problem.answer!r} grades as wrong against itself")
+
+
 def _marks(problem: Problem) -> set[str]:
-    """What makes two problems the same: the question without case and blanks, and the skeleton where there is one."""
-    question = re.sub(r"\W+", " ", problem.question.lower()).strip()
-    return {f"question {question}", *([f"skeleton {problem.skeleton}"] if problem.skeleton else [])}
+    """What makes two problems the same: the question in substance, and the skeleton where there is one."""
+    skeleton = {f"skeleton {problem.skeleton}"} if problem.skeleton else set()
+    return {f"question {same_question(problem.question)}"} | skeleton
