@@ -198,6 +198,28 @@ def grade(
 
 
 @app.command()
+def fetch(
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="Names of benchmarks, such as gsm8k.")],
+    source: Annotated[Path | None, typer.Option("--from", help="Copy from this folder, not from the hub.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The data folder: $STILLROOM_DATA, else ./data.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Bring and replace files that are there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring benchmarks into the data folder: the model hub's own splits, or local files that are read first.
+
+    A file that is there and whole is not brought again, so the same command goes on after an interruption.
+
+    Example: stillroom fetch gsm8k svamp --from ~/downloads
+    """
+    from stillroom.tasks.fetching import fetch as bring
+
+    folder = to or Path(os.environ.get("STILLROOM_DATA") or "data")
+    for done in bring(datasets, folder, source, again):
+        row = {"file": str(folder / done.file), "fate": done.fate, **done.entry.model_dump()}
+        emit(json.dumps(row) if as_json else f"{row['fate']:9}{row['file']}  {row['rows']} rows  {row['source']}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors.
 

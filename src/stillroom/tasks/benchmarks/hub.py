@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from stillroom.errors import DataError
 from stillroom.tasks.benchmarks.rows import Row
 
+TIMEOUT = 20.0
+"""Seconds to wait for the hub's first answer."""
+
 
 def unchanged(row: Row) -> Row:
     return row
@@ -53,26 +56,29 @@ def mawps(row: Row) -> Row:
 
 
 def load(hub: Hub) -> tuple[dict[str, list[Row]], str]:
-    """The rows of each of our splits, and the revision they are of. Raises `DataError` in one sentence."""
+    """The rows of each of our splits, and the commit that they are of. Raises `DataError` in one sentence.
+
+    The commit is asked for first and without a second try, so that a hub that cannot be reached is told at once.
+    Where the hub's client is set to work offline, its cache answers if it can.
+    """
     with told(hub):
         import datasets
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import OfflineModeIsEnabled
 
         datasets.disable_progress_bars()
-        loaded = [datasets.load_dataset(hub.repository, config) for config in hub.configs]
-        return {split: list(_rows(hub, loaded, theirs)) for split, theirs in hub.splits.items()}, _revision(loaded[0])
+        try:
+            revision = HfApi().dataset_info(hub.repository, timeout=TIMEOUT).sha
+        except OfflineModeIsEnabled:
+            revision = None
+        loaded = [datasets.load_dataset(hub.repository, config, revision=revision) for config in hub.configs]
+        return {split: list(_rows(hub, loaded, theirs)) for split, theirs in hub.splits.items()}, revision or "cached"
 
 
 def _rows(hub: Hub, loaded: list[Any], theirs: tuple[str, ...]) -> Iterator[Row]:
     for dataset in loaded:
         for split in theirs:
             yield from map(hub.convert, dataset[split])
-
-
-def _revision(loaded: Any) -> str:
-    """The commit that the hub's files were read at: `hf://datasets/NAME@COMMIT/FILE`."""
-    sources = (next(iter(loaded.values())).info.download_checksums or {}) if loaded else {}
-    named = (source.partition("@")[2].partition("/")[0] for source in sources)
-    return next((revision for revision in named if revision), "")
 
 
 @contextmanager
@@ -83,6 +89,6 @@ def told(hub: Hub) -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"{hub.source} could not be fetched ({lines[0][:200]}); nothing half-done was left. Try again when the hub "
-            "can be reached: what was downloaded is not downloaded again; or copy the files with --from DIR"
+            f"{hub.source} could not be fetched ({lines[0][:200]}); nothing was written. Run the same command when the "
+            "hub can be reached (files that came whole are not downloaded again), or copy local files with --from DIR"
         ) from error

@@ -31,7 +31,7 @@ def number_in(text: str, notes: Notes) -> str:
     if plain is None:
         raise Refused("the answer is no number")
     if plain != text.strip():
-        notes.mended("the answer's comma, currency sign, ~ or trailing dot taken off")
+        notes.mended("comma, currency sign, ~ or trailing dot taken off the answer")
     return plain
 
 
@@ -51,12 +51,12 @@ def gsm8k_aug(row: Row, notes: Notes) -> Problem:
     try:
         steps = note_steps(note.strip("<> ") for note in row["steps"])
     except ValueError:
-        notes.doubtful("a step has no number as its value; kept without steps where it tests")
+        notes.doubtful("a step has no number as its value, so there are no steps")
         steps = ()
     if not row["steps"]:
-        notes.doubtful("there are no steps; kept where it tests")
+        notes.doubtful("there are no steps")
     elif steps and not numeric.same(answer, steps[-1].value):
-        notes.doubtful("the last step does not give the answer; kept without steps where it tests")
+        notes.doubtful("the last step does not give the answer, so there are no steps")
         steps = ()
     return problem(str(row["question"]), answer, steps=steps)
 
@@ -78,7 +78,7 @@ def asdiv(row: Row, notes: Notes) -> Problem:
     """`9 (apples)`: the unit goes; what is no number keeps the kind that it has (yes, 5:45, Mary)."""
     answer, bracket, _ = str(row["answer"]).partition(" (")
     if bracket:
-        notes.mended("the answer's unit in brackets taken off")
+        notes.mended("the unit in brackets taken off the answer")
     plain = number(answer)
     kind: Kind = "numeric" if plain else infer(answer)
     return problem(f"{row['body']} {row['question']}", plain or answer.strip(), kind)

@@ -10,8 +10,8 @@ from stillroom.errors import DataError
 from stillroom.files import numbered_lines
 
 HINT = (
-    "fetch it with `stillroom fetch` (docs/benchmarks.md), or set STILLROOM_DATA or the recipe's `data` to the folder "
-    "that holds it; it is a JSON-lines file made from the benchmark's public repository"
+    "bring it with `stillroom fetch` (docs/benchmarks.md), or set STILLROOM_DATA or the recipe's `data` to the folder "
+    "that holds it"
 )
 Row = dict[str, Any]
 

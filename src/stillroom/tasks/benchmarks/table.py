@@ -1,7 +1,7 @@
 """The table of benchmarks: where each one's files lie, how its rows are read, and where the model hub holds it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from stillroom.records import Problem
 from stillroom.tasks.benchmarks import hub, readers
@@ -25,7 +25,8 @@ class Benchmark(NamedTuple):
     hub: Hub
     identity: str = ""
     """The field that names a problem, where rows have it; else the id is made of task, split and row number."""
-    validation: int = 100
+    also: Mapping[str, str] = {}
+    """Other names under which somebody may hold the hub's splits, by split."""
 
     def files(self, name: str, split: str) -> dict[str, str]:
         """From split to file name. The hub's splits lie in files of their own."""
@@ -86,7 +87,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         "GSM8K training questions, and its test split is GSM8K's.",
         readers.gsm8k_aug, ("question", "steps", "answer"),
         {"train": "gsm8k_aug_train_7500.jsonl", "validation": "gsm8k_aug_valid.jsonl", "test": "gsm8k_aug_test.jsonl"},
-        Hub("whynlp/gsm8k-aug", ALL),
+        Hub("whynlp/gsm8k-aug", ALL), also={"train": "train.txt", "validation": "valid.txt", "test": "test.txt"},
     ),
     "gsm_hard": Benchmark(
         "GSM-Hard (Gao et al. 2023): GSM8K's test questions with large numbers; a quarter of them are unchanged.",
@@ -114,9 +115,3 @@ BENCHMARKS: dict[str, Benchmark] = {
         Hub("HuggingFaceH4/MATH-500", TESTS),
     ),
 }  # fmt: skip
-
-
-def all_files(name: str) -> dict[str, Any]:
-    """Every file of a benchmark, study and official, with its split."""
-    benchmark = BENCHMARKS[name]
-    return {file: split for kind in ("study", "official") for split, file in benchmark.files(name, kind).items()}
