@@ -10,7 +10,7 @@ LETTER = re.compile(r"\(?([A-Za-z])[).]?")
 AMOUNT = re.compile(
     r"[-+−~]?\s?[$€£¥₹]?\s?-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"  # -$1,234.50
     r"(?:(?<=\d)(?:e[-+]?\d+|:\d\d|\s?/\s?\d+|\s\d+/\d+))?(?<=\d)"  # 1e5, 5:45, 3/4, 1 1/2
-    r"(?:\s?[%°€£¥₹]|\s?[^\W\d_]{2,}|\s[^\W\d_])?(?:[\s/.^²³-]+(?:[^\W\d_]+|(?<=\^)\d)){0,3}\.?"  # 60 km/h, 3:30 p.m.
+    r"(?:\s?(?:°[CFK]?|[%€£¥₹])|\s?[^\W\d_]{2,}|\s[^\W\d_])?(?:[\s/.^²³-]+(?:[^\W\d_]+|(?<=\^)\d)){0,3}\.?"  # 60 km/h, 3:30 p.m.
 )
 WORDS = {"sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp", "infty"}
 OPERATORS = re.compile(r"[-+*/^=<>√π∞(),\d]")
@@ -23,7 +23,7 @@ def infer(answer: str, choices: Sequence[str] = ()) -> Kind:
         return "choice"
     if answer.lower().rstrip(".") in ("yes", "no", "true", "false"):
         return "boolean"
-    if re.search(r"\\[A-Za-z({\[]|^\$.*\$$", answer):
+    if re.search(r"\\[A-Za-z({\[$%]|^\$.*\$$", answer):
         return "math"
     if AMOUNT.fullmatch(answer):
         return "numeric"

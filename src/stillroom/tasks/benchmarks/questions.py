@@ -39,7 +39,7 @@ def read_questions(config: QuestionsConfig, data: Path) -> Splits:
     notes = Notes(taught=True)
     problems = _problems(data / config.file, notes)
     graded = [problem for problem in problems if problem.answer]
-    found = Splits({"test": graded[-config.test :]}, {config.file: notes})
+    found = Splits({"test": graded} if graded else {}, {config.file: notes})
     if config.test:
         taught = Splits({"train": graded[: -config.test], "test": graded[-config.test :]}, found.notes)
         found = hold_out(taught, config.validation, f"{config.file}, without those to test on,")

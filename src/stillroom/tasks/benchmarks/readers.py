@@ -21,7 +21,7 @@ MARK = re.compile(r"\s*\(?[A-J]\s*[).:]\s*")
 
 def problem(question: str, answer: str, kind: Kind = "numeric", **more: Any) -> Problem:
     if not question.strip():
-        raise ValueError("the question is empty")
+        raise Refused("the question is empty")
     return Problem(task="", id="", question=question.strip(), answer=answer, kind=kind, **more)
 
 
@@ -121,7 +121,7 @@ def lettered(question: str, texts: Sequence[str], letter: str, solution: str, no
 
 def aqua(row: Row, notes: Notes) -> Problem:
     texts = [MARK.sub("", option, count=1) for option in row["options"]]
-    return lettered(row["question"], texts, row["correct"], row["rationale"], notes)
+    return lettered(row["question"], texts, row["correct"], row["rationale"] or "", notes)
 
 
 def labelled(stem: str, choices: list[Row], key: str, notes: Notes) -> Problem:
@@ -151,11 +151,15 @@ def strategyqa(row: Row, notes: Notes) -> Problem:
 
 def own(row: Row, notes: Notes) -> Problem:
     """A user's question; the kind is inferred where it is not given, and a letter is looked up among the choices."""
-    answer = row.get("answer")
+    answer, choices = row.get("answer"), tuple(str(choice) for choice in row.get("choices") or ())
+    more = {"choices": choices, "solution": str(row.get("solution") or "")}
     if answer is None:
-        return problem(str(row["question"]), "", row.get("kind") or "text", choices=tuple(row.get("choices") or ()))
-    said = {True: "yes", False: "no"}.get(answer, str(answer)) if isinstance(answer, bool) else str(answer).strip()
-    choices = tuple(str(choice) for choice in row.get("choices") or ())
+        return problem(row["question"], "", row.get("kind") or ("choice" if choices else "text"), **more)
+    said = ("yes" if answer else "no") if isinstance(answer, bool) else str(answer).strip()
     kind = row.get("kind") or infer(said, choices)
-    gold = letter_of(said, choices) or said if kind == "choice" else said
-    return problem(str(row["question"]), gold, kind, choices=choices, solution=str(row.get("solution") or ""))
+    if kind == "choice" and choices:
+        letter = letter_of(said, choices)
+        if letter is None:
+            raise ValueError(f"the answer {said!r} is none of the {len(choices)} choices")
+        said = letter
+    return problem(row["question"], said, kind, **more)

@@ -38,7 +38,7 @@ def _byte(character: str) -> bytes:
 
 def boxed(solution: str) -> str | None:
     r"""What the last `\boxed{…}` or `\fbox{…}` of a solution holds, its braces balanced."""
-    starts = [match.end() for match in re.finditer(r"\\f?boxed\s*\{", solution)]
+    starts = [match.end() for match in re.finditer(r"\\(?:boxed|fbox)\s*\{", solution)]
     if not starts:
         bare = re.findall(r"\\boxed\s+([^\s$]+)", solution)
         return bare[-1].rstrip(".") if bare else None

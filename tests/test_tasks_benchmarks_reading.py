@@ -1,0 +1,60 @@
+"""A faulty file is named with its line; a question that stands twice is kept once, and what is tested wins."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark_rows import line
+from stillroom.errors import DataError
+from stillroom.tasks.benchmarks.reading import read_splits
+
+
+def row(name: str, **changes: object) -> str:
+    return line("svamp", **{"ID": name, "Body": f"{name} had 4 eggs.", **changes})
+
+
+def read(folder: Path, train: list[str] | bytes, test: str = "") -> object:
+    content = train if isinstance(train, bytes) else "\n".join(train).encode()
+    (folder / "train.jsonl").write_bytes(content)
+    (folder / "test.jsonl").write_text(test or row("t-1"))
+    return read_splits("svamp", {"train": folder / "train.jsonl", "test": folder / "test.jsonl"})
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([row("a"), "", row("b")[:-9]], r"train\.jsonl:3: not JSON .*cut short"),
+        ([row("a"), row("b"), row("a")], r"train\.jsonl:3: ID 'a' already stands in line 1"),
+        ([row("a"), "[1, 2]"], r"train\.jsonl:2: the field 'ID' is missing"),
+        ([row("a"), "7"], r"train\.jsonl:2: the field 'ID' is missing"),
+        (['{"ID": "a", "Body": "", "Question": "", "Equation": ""}'], r"train\.jsonl:1: the field 'Answer' is missing"),
+        ([row("a", Equation="( 1 / 0 )")], r"train\.jsonl:1: the equation '\( 1 / 0 \)' divides by zero; mend"),
+        ([row("a", Answer="many")], r"train\.jsonl:1: .*many"),
+        ([row("a", Answer=[1])], r"train\.jsonl:1: "),
+        ([row("a", Answer=None)], r"train\.jsonl:1: "),
+        ([row("a", ID=5)], r"train\.jsonl:1: ID 5 is no text"),
+        (row("ä").encode("utf-16"), r"train\.jsonl:1: not UTF-8"),
+        (row("a").encode() + b"\n\xff\n", r"train\.jsonl:2: not UTF-8"),
+        (b"", r"train\.jsonl: the file is empty"),
+        ([row("t-1", ID="x")], r"train\.jsonl: none of its 1 rows can be used: .*it stands in test"),
+    ],
+)
+def test_a_faulty_file_is_named_with_its_line(lines: list[str] | bytes, told: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=told):
+        read(tmp_path, lines)
+
+
+def test_a_missing_file_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.jsonl: cannot be read .*stillroom fetch.*STILLROOM_DATA"):
+        read_splits("svamp", {"test": tmp_path / "x.jsonl"})
+
+
+def test_a_question_that_stands_twice_is_kept_once_and_what_is_tested_wins(tmp_path: Path) -> None:
+    same = {"Body": "T-1  had 4 eggs"}
+    lines = [row("a"), row("b", **same), row("c", Body="a had 4 eggs!", Answer=2), row("d", Body="a had 4 eggs?")]
+    splits = read(tmp_path, lines)
+    assert [problem.id for problem in splits["train"]] == ["a"]  # type: ignore[index]
+    notes = splits.notes["train.jsonl"]  # type: ignore[attr-defined]
+    assert notes.fates == {
+        "refused": {"it stands in test": [2], "it stands above with another answer": [3], "it stands above": [4]}
+    }
