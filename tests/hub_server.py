@@ -89,7 +89,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.hub.got.append(name)
         stall = bool(self.hub.stalled) and self.hub.stalled in name
-        self.answer(files[name], 200, stall=stall, ETag=f'"{sha1(files[name]).hexdigest()}"', **{"X-Repo-Commit": COMMIT})
+        self.answer(
+            files[name], 200, stall=stall, ETag=f'"{sha1(files[name]).hexdigest()}"', **{"X-Repo-Commit": COMMIT}
+        )
 
     def json(self, data: object) -> None:
         self.answer(json.dumps(data).encode(), 200, **{"Content-Type": "application/json"})

@@ -77,7 +77,12 @@ def test_a_number_without_its_dress(text: str, plain: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(43.0, "43"), (3244047.0999999996, "3244047.0999999996"), (0.0016791648, "0.0016791648"), (-9867630.0, "-9867630")],
+    [
+        (43.0, "43"),
+        (3244047.0999999996, "3244047.0999999996"),
+        (0.0016791648, "0.0016791648"),
+        (-9867630.0, "-9867630"),
+    ],
 )
 def test_a_decimal_loses_no_digit(value: float, text: str) -> None:
     assert decimal(value) == text

@@ -114,7 +114,7 @@ def test_lines_of_icot_become_the_official_files(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_and_damaged_checksums_are_told(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written .*--to"):
+    with pytest.raises(DataError, match=r"cannot be written .*--to"):
         bring("gsm8k", tmp_path / "file" / "data", source)
     (folder(tmp_path / "data") / "checksums.json").write_text("{")
     with pytest.raises(DataError, match=r"checksums\.json: it is damaged: remove it"):

@@ -21,8 +21,9 @@ from stillroom.progress import meter
 from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
 from stillroom.store import Workplace
 from stillroom.students import Student, load
-from stillroom.tasks import NARRATED, UNGRADED, VALIDATION
+from stillroom.tasks import NARRATED, VALIDATION
 from stillroom.tasks.answers import Question, grade_all
+from stillroom.tasks.benchmarks.questions import UNGRADED
 
 PREDICTIONS_VERSION = 1
 SCORES_VERSION = 1

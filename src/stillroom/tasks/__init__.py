@@ -67,7 +67,9 @@ def check(splits: Mapping[str, list[Problem]], *, trains: bool = True) -> None:
     for name in (TRAIN, VALIDATION) if trains else ():
         if not splits.get(name):
             told = "a task to train on needs train and validation"
-            raise DataError(f"the task gave no problem for the split {name!r}: {told}; this one gave {', '.join(splits)}")
+            raise DataError(
+                f"the task gave no problem for the split {name!r}: {told}; this one gave {', '.join(splits)}"
+            )
     ids = Counter(problem.id for problems in splits.values() for problem in problems)
     if twice := [name for name, count in ids.items() if count > 1]:
         raise DataError(f"problem id {twice[0]!r} stands {ids[twice[0]]} times: ids must be unique over all splits")

@@ -42,7 +42,7 @@ def config_of(name: str) -> type[BenchmarkConfig]:
     benchmark = BENCHMARKS[name]
     base = TrainableConfig if "train" in benchmark.study else BenchmarkConfig
     title = "".join(word.capitalize() for word in name.split("_")) + "Config"
-    fields: dict[str, Any] = {"name": (Literal[name], name)}  # type: ignore[valid-type]
+    fields: dict[str, Any] = {"name": (Literal[name], name)}
     return create_model(title, __base__=base, __doc__=benchmark.about, **fields)
 
 

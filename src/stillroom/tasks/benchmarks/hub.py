@@ -33,7 +33,11 @@ class Hub(NamedTuple):
 
 
 def csqa(row: Row) -> Row:
-    question = {"question_concept": row["question_concept"], "choices": options(row["choices"]), "stem": row["question"]}
+    question = {
+        "question_concept": row["question_concept"],
+        "choices": options(row["choices"]),
+        "stem": row["question"],
+    }
     return {"answerKey": row["answerKey"], "id": row["id"], "question": question}
 
 

@@ -10,14 +10,15 @@ LETTER = re.compile(r"\(?([A-Za-z])[).]?")
 AMOUNT = re.compile(
     r"[-+−~]?\s?[$€£¥₹]?\s?-?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"  # -$1,234.50
     r"(?:(?<=\d)(?:e[-+]?\d+|:\d\d|\s?/\s?\d+|\s\d+/\d+))?(?<=\d)"  # 1e5, 5:45, 3/4, 1 1/2
-    r"(?:\s?(?:°[CFK]?|[%€£¥₹])|\s?[^\W\d_]{2,}|\s[^\W\d_])?(?:[\s/.^²³-]+(?:[^\W\d_]+|(?<=\^)\d)){0,3}\.?"  # 60 km/h, 3:30 p.m.
+    r"(?:\s?(?:°[CFK]?|[%€£¥₹])|\s?[^\W\d_]{2,}|\s[^\W\d_])?"  # 60 km, 20 °C
+    r"(?:[\s/.^²³-]+(?:[^\W\d_]+|(?<=\^)\d)){0,3}\.?"  # /h, p.m., square feet
 )
 WORDS = {"sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp", "infty"}
 OPERATORS = re.compile(r"[-+*/^=<>√π∞(),\d]")
 
 
 def infer(answer: str, choices: Sequence[str] = ()) -> Kind:
-    """`choice`, `boolean`, `math`, `numeric` or `text`, the first that fits in this order (algebra comes last but one)."""
+    """`choice`, `boolean`, `math`, `numeric` or `text`, the first that fits in this order; algebra after numbers."""
     answer = answer.strip()
     if choices and letter_of(answer, choices):
         return "choice"

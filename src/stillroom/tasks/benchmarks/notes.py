@@ -41,7 +41,7 @@ class Notes:
         self.add("kept", reason)
 
     def summary(self) -> dict[str, Any]:
-        fates = {
+        fates: dict[str, Any] = {
             fate: {reason: {"rows": len(lines), "first_lines": lines[:SHOWN]} for reason, lines in reasons.items()}
             for fate, reasons in self.fates.items()
         }

@@ -12,8 +12,8 @@ from stillroom.config import Config
 from stillroom.errors import DataError, unknown
 from stillroom.records import Kind, Problem
 from stillroom.tasks.benchmarks.notes import Notes, Refused, Splits
-from stillroom.tasks.benchmarks.reading import Seen, first_met, hold_out, in_a_line
 from stillroom.tasks.benchmarks.readers import own
+from stillroom.tasks.benchmarks.reading import Seen, first_met, hold_out, in_a_line
 from stillroom.tasks.benchmarks.rows import Row, rows
 
 UNGRADED = "ungraded"

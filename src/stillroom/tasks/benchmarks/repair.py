@@ -1,5 +1,6 @@
 """Mending what publishing did to a text or an answer: mojibake, golds cut at a brace, dressed-up numbers."""
 
+import math
 import re
 
 from stillroom.tasks.benchmarks.notes import Notes
@@ -69,6 +70,6 @@ def number(text: str) -> str | None:
 def decimal(value: object) -> str:
     """A JSON number as people write it: 43.0 is 43, and no digit is lost."""
     number = float(str(value))
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         raise ValueError(f"{value!r} is no number")
     return str(int(number)) if number.is_integer() else repr(number)
