@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stillroom.files import write_lines
 from stillroom.lenses import write_findings
-from stillroom.records import Comparison, Finding, Null, Score
+from stillroom.records import Comparison, Finding, Null, Overlap, Score
 from stillroom.store import MANIFEST, Manifest
 from toys import problem, workplace
 
@@ -51,6 +51,9 @@ COMPARISONS = [
                low=4 / 9, high=1.0, p=0.0390625)
     for split in ("test", "train")
 ]  # fmt: skip
+OVERLAPS = [
+    Overlap(left="toy/train", right="toy/test", role="taught", level="masked", count=3, n=8, examples=(("a", HOSTILE),))
+]
 METRICS = [{"step": step, "learning_rate": 0.1, "gradient_norm": 1.0, "ce": 2.0 / step} for step in (1, 2, 4)]
 
 
@@ -64,9 +67,12 @@ def manifest(name: str) -> str:
 
 def house(root: Path) -> dict[str, Path]:
     """The folders that a report reads."""
-    parents = {name: workplace(root / name).out for name in ("problems", "scores", "normal", "lens toy")}
+    parents = {
+        name: workplace(root / name).out for name in ("problems", "contamination", "scores", "normal", "lens toy")
+    }
     asked = problem("p", ("2 + 3", 5), question=f"How many {HOSTILE}?")
     write_lines(parents["problems"] / "test.jsonl", [asked])
+    write_lines(parents["contamination"] / "overlaps.jsonl", OVERLAPS)
     write_lines(parents["scores"] / "scores.jsonl", SCORES)
     write_lines(parents["scores"] / "comparisons.jsonl", COMPARISONS)
     (parents["normal"] / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in METRICS))

@@ -162,3 +162,22 @@ def test_the_stages_write_predictions_then_scores(answered: dict[str, Path], tmp
     assert value["toy", "test", "all", "unparseable"] == pytest.approx(sum(not v.parsed for v in verdicts) / 5)
     pair = [c for c in read_lines(at.out / "comparisons.jsonl", Comparison) if (c.split, c.group) == ("test", "all")]
     assert [(c.a, c.b, c.n, c.only_a) for c in pair] == [("toy", "perfect", 5, 0)]
+
+
+def test_further_tasks_are_scored_under_their_own_names(answered: dict[str, Path], tmp_path: Path) -> None:
+    more = workplace(tmp_path / "more").out
+    write_lines(more / "test.jsonl", sums(3))
+    write_lines(more / "train.jsonl", sums(5))  # a further task's training problems are not asked
+    there = workplace(tmp_path / "there", parents={"problems": more, "student": answered["student"]})
+    make_predictions(CONFIG.model_copy(update={"train_sample": 0}), there)
+    assert [path.name for path in there.out.glob("*.jsonl")] == ["test.jsonl"]
+    here = workplace(tmp_path / "here", parents=answered)
+    make_predictions(CONFIG, here)
+    parents = {**answered, "toy": here.out, "toy on sums": there.out, "problems sums": more}
+    at = workplace(tmp_path / "scores", parents=parents)
+    make_scores(ScoresConfig(students={"toy": ("toy", 0)}, tests=("sums",)), at)
+    scores = read_lines(at.out / "scores.jsonl", Score)
+    assert {(s.split, s.n) for s in scores if (s.student, s.group) == ("toy", "all")} == {
+        ("train", 6), ("test", 5), ("sums", 3),
+    }  # fmt: skip
+    assert (at.out / "toy" / "sums.jsonl").exists()

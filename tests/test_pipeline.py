@@ -42,6 +42,16 @@ def test_arms_share_everything_but_their_lessons_and_pauses() -> None:
     assert people["normal"].parents["lessons"].key != people["distilled"].parents["lessons"].key
 
 
+def test_a_further_task_is_asked_of_every_student_and_retrains_none() -> None:
+    alone, further = plan("abacus"), plan("abacus", "test_on=[{name: abacus, seed: 5}]")
+    assert {s.key for s in alone if s.stage == "student"} == {s.key for s in further if s.stage == "student"}
+    asked = [s for s in further if s.name.endswith(" on abacus")]
+    assert len(asked) == len([s for s in alone if s.stage == "predictions"])
+    assert {s.parents["problems"].name for s in asked} == {"problems abacus"}
+    (gate,) = (s for s in further if s.stage == "contamination")
+    assert set(gate.parents) == {"problems", "problems abacus"}
+
+
 def test_what_changes_no_result_changes_no_key() -> None:
     one, two = plan("abacus"), plan("abacus", "settings.device=cpu", "settings.checkpoint_seconds=5")
     assert [s.key for s in one] == [s.key for s in two]
@@ -77,6 +87,8 @@ def test_a_changed_data_file_changes_the_key(tmp_path: Path) -> None:
         ),
         (("abacus", "students={base: {variant: normal}}"), ConfigError, "students.base: this name is taken"),
         (("svamp-recorded", "data=/nowhere"), DataError, "STILLROOM_DATA"),
+        (("abacus", "test_on=[{name: abacis}]"), ConfigError, "test_on.name: unknown test_on 'abacis': did you mean"),
+        (("abacus", "test_on=[{name: abacus}, {name: abacus}]"), ConfigError, "'abacus' stands 2 times"),
     ],
 )
 def test_bad_input_is_named_before_anything_is_written(arguments, error, words) -> None:
@@ -86,7 +98,7 @@ def test_bad_input_is_named_before_anything_is_written(arguments, error, words) 
 
 
 def test_until_stops_at_a_stage_and_refuses_an_unknown_one() -> None:
-    assert {s.stage for s in upto(plan("abacus"), "lessons")} == {"problems", "rationales", "lessons"}
+    assert {s.stage for s in upto(plan("abacus"), "rationales")} == {"problems", "contamination", "rationales"}
     with pytest.raises(UsageError, match="did you mean 'student'"):
         upto(plan("abacus"), "students")
 

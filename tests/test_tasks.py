@@ -9,7 +9,7 @@ from stillroom.errors import DataError
 from stillroom.files import read_lines
 from stillroom.records import Problem
 from stillroom.tasks import TASKS, Task, check, make_problems
-from toys import problem, sums, workplace
+from toys import sums, workplace
 
 TOY = sums(8)
 
@@ -18,11 +18,9 @@ def splits(**more: list[Problem]) -> dict[str, list[Problem]]:
     return {"train": TOY[:4], "validation": TOY[4:6], "test": TOY[6:], **more}
 
 
-def test_good_splits_pass_and_may_repeat_a_skeleton_within_what_is_taught() -> None:
+def test_good_splits_pass() -> None:
     check(splits())
-    twice = [problem(name, ("1 + 1", 2), question=name, skeleton="1 +1") for name in ("a", "b")]
-    check(splits(train=twice, narrated=[problem("c", ("1 + 1", 2), question="c", skeleton="1 +1")]))
-    check(splits(more=[TOY[6].model_copy(update={"id": "again"})]))  # two test splits may share a problem
+    check(splits(more=[TOY[6].model_copy(update={"id": "again"})]))
 
 
 @pytest.mark.parametrize(
@@ -32,30 +30,12 @@ def test_good_splits_pass_and_may_repeat_a_skeleton_within_what_is_taught() -> N
         ({"validation": []}, "no problem for the split 'validation'"),
         ({"test": [TOY[0].model_copy(update={"question": "another"})]}, "problem id 'sum-0' stands 2 times"),
         ({"test": [TOY[6], TOY[6]]}, "problem id 'sum-6' stands 2 times"),
-        ({"test": [TOY[0].model_copy(update={"id": "x"})]}, "1 problems of 'test' are also taught, the first is 'x'"),
-        ({"validation": [TOY[1].model_copy(update={"id": "x"})]}, "'validation' are also taught, the first is 'x'"),
         ({"test": [TOY[6].model_copy(update={"answer": ""})]}, "problem 'sum-6': its answer '' grades as wrong"),
     ],
 )
 def test_a_broken_law_is_named(more: dict[str, list[Problem]], told: str) -> None:
     with pytest.raises(DataError, match=told):
         check(splits(**more))
-
-
-@pytest.mark.parametrize("split", ["train", "narrated"])
-def test_a_question_in_other_case_or_spacing_is_the_same_question(split: str) -> None:
-    taught = problem("t", ("1 + 1", 2), question="How  many EGGS, Ann?")
-    asked = problem("x", ("2 + 2", 4), question="how many eggs   Ann")
-    with pytest.raises(DataError, match="'test' are also taught"):
-        check(splits(**{split: [taught]}, test=[asked]))
-
-
-@pytest.mark.parametrize("split", ["train", "narrated"])
-def test_a_renamed_problem_is_the_same_problem(split: str) -> None:
-    taught = problem("t", ("1 + 1", 2), question="Ann has 1", skeleton="1 +1")
-    renamed = problem("x", ("1 + 1", 2), question="Ben has 1", skeleton="1 +1")
-    with pytest.raises(DataError, match="'longer' are also taught"):
-        check(splits(**{split: [taught]}, longer=[renamed]))
 
 
 def test_problems_are_written_a_file_a_split_once_they_are_checked(tmp_path: Path) -> None:

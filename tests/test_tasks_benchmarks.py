@@ -16,9 +16,9 @@ from toys import workplace
 
 STUDY = {
     "gsm8k": (7473, 0, 1319), "svamp": (700, 0, 300), "aqua": (5976, 0, 254), "math": (1296, 0, 500),
-    "csqa": (9699, 0, 1221), "openbookqa": (4952, 0, 500), "strategyqa": (1999, 0, 290),
-    "gsm8k_aug": (7188, 466, 1319), "gsm_hard": (0, 0, 1319), "multiarith": (0, 0, 580), "asdiv": (0, 0, 2214),
-    "mawps": (0, 0, 1877), "math500": (0, 0, 500),
+    "csqa": (9699, 0, 1221), "openbookqa": (4900, 0, 500), "strategyqa": (1999, 0, 290),
+    "gsm8k_aug": (7188, 500, 1319), "gsm_hard": (0, 0, 1319), "multiarith": (0, 0, 580), "asdiv": (0, 0, 2214),
+    "mawps": (0, 0, 1850), "math500": (0, 0, 500),
 }  # fmt: skip
 
 
@@ -51,8 +51,9 @@ def test_what_is_mended_kept_and_refused_is_counted() -> None:
 @needs("gsm8k_aug_train_7500.jsonl")
 def test_steps_that_students_learn_lead_to_the_answer_and_none_is_missing() -> None:
     splits = real("gsm8k_aug")
-    assert all(problem.steps for split in ("train", "validation") for problem in splits[split])
+    assert all(problem.steps for problem in splits["train"])
     assert sum(not problem.steps for problem in splits["test"]) == 93 + 18
+    assert sum(not problem.steps for problem in splits["validation"]) == 28 + 6
 
 
 @needs("svamp_train.jsonl", "teacher_cot.jsonl")
@@ -78,6 +79,7 @@ def test_validation_is_the_end_of_training_where_it_has_no_file(tmp_path: Path) 
     }  # fmt: skip
     assert splits["train"][0] == Problem(
         task="svamp", id="c-0", question="Ann had 0 eggs. How many are 3 fewer?", answer="1",
+        story="Ann had 0 eggs.",
         steps=({"expression": "4 - 3", "value": "1"},),  # type: ignore[arg-type]
     )  # fmt: skip
     with pytest.raises(DataError, match=r"task\.validation is 5, but svamp_train\.jsonl holds 5 problems"):

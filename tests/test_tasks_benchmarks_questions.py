@@ -35,6 +35,7 @@ def test_all_are_tested_and_their_kinds_inferred(tmp_path: Path) -> None:
         ("question-1", "60 km/h", "numeric"), ("question-2", "7", "numeric"), ("question-3", "yes", "boolean"),
         ("question-4", "B", "choice"), ("mine", "7", "text"), ("question-6", r"\sqrt{2}", "math"),
     ]  # fmt: skip
+    assert splits["test"][3].question == "Which?\n(A) bank\n(B) mall"
     assert (splits["test"][3].choices, splits["test"][4].solution) == (("bank", "mall"), "So.")
 
 

@@ -58,3 +58,23 @@ def test_a_question_that_stands_twice_is_kept_once_and_what_is_tested_wins(tmp_p
     assert notes.fates == {
         "refused": {"it stands in test": [2], "it stands above with another answer": [3], "it stands above": [4]}
     }
+
+
+def test_options_that_changed_places_make_no_other_question(tmp_path: Path) -> None:
+    def ask(answer: str, *texts: str) -> str:
+        return line(
+            "aqua", options=[f"{letter}){text}" for letter, text in zip("ABC", texts, strict=True)], correct=answer
+        )
+
+    (tmp_path / "test.jsonl").write_text(ask("A", "1", "2", "3"))
+    lines = [ask("C", "3", "2", "1"), ask("A", "3", "2", "1"), ask("A", "1", "2", "4"), ask("A", "4", "1", "2")]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    splits = read_splits("aqua", {split: tmp_path / f"{split}.jsonl" for split in ("train", "test")})
+    assert [problem.choices for problem in splits["train"]] == [("1", "2", "4")]
+    assert splits.notes["train.jsonl"].fates == {
+        "refused": {
+            "it stands in test": [1],
+            "it stands in test with another answer": [2],
+            "it stands above with another answer": [4],
+        }
+    }

@@ -1,5 +1,6 @@
 """The pipeline: a recipe becomes a plan of stages, and the plan is carried out in the store.
 
+    problems ▶ contamination
     problems ▶ rationales ▶ lessons ▶ primer ▶ base ▶ student ▶ predictions ▶ scores ┐
                                                 └▶ lens ────────────────────────────┴▶ report
 
@@ -23,11 +24,15 @@ from stillroom.lenses import LENSES
 from stillroom.lenses.subjects import BASE
 from stillroom.recipes import Recipe, Settings
 from stillroom.store import Stage, Store, Workplace
-from stillroom.tasks import TASKS
+from stillroom.tasks import TASKS, Task, contamination
+from stillroom.tasks.contamination import PROBLEMS, ContaminationConfig
 from stillroom.teachers import TEACHERS
 from stillroom.training import FitConfig
 
-STAGES = ("problems", "rationales", "lessons", "primer", "base", "student", "predictions", "scores", "lens", "report")
+STAGES = (
+    "problems", "contamination", "rationales", "lessons", "primer", "base", "student", "predictions", "scores", "lens",
+    "report",
+)  # fmt: skip
 SEED_OF_TWIN = 1000
 
 
@@ -86,16 +91,38 @@ class Planner:
                 raise ConfigError(
                     f"{where}: students.{name}.twin_of: {unknown('student', entry.twin_of, recipe.students)}"
                 )
-        make = partial(tasks.make_problems, task, task_config, self.data)
-        problems = self.stage("problems", "problems", tasks.VERSION, task_config, {}, make, task.files(task_config))
+        problems = self._problems("problems", task, task_config)
+        tests = dict(self._tests())
+        gate = self._gate(task_config.name, problems, tests)
         write = partial(teachers.make_rationales, teacher, teacher_config, self.data)
         taught = {"problems": problems}
         rationales = self.stage(
             "rationales", "rationales", teachers.VERSION, teacher_config, taught, write, teacher.files(teacher_config)
         )
-        return [problems, rationales, *self._experiment(problems, rationales)]
+        return [problems, *tests.values(), gate, rationales, *self._experiment(problems, rationales, tests, gate)]
 
-    def _experiment(self, problems: Stage, rationales: Stage) -> Iterator[Stage]:
+    def _problems(self, name: str, task: Task, config: Config, *, trains: bool = True) -> Stage:
+        make = partial(tasks.make_problems, task, config, self.data, trains=trains)
+        return self.stage("problems", name, tasks.VERSION, config, {}, make, task.files(config))
+
+    def _tests(self) -> Iterator[tuple[str, Stage]]:
+        names = [str(entry.get("name")) for entry in self.recipe.test_on]
+        for name, entry in zip(names, self.recipe.test_on, strict=True):
+            if names.count(name) > 1:
+                raise ConfigError(f"{self.where}: test_on: {name!r} stands {names.count(name)} times; name a task once")
+            task, config = choose(TASKS, entry, "test_on", self.where)
+            yield name, self._problems(f"problems {name}", task, config, trains=False)
+
+    def _gate(self, trained: str, problems: Stage, tests: Mapping[str, Stage]) -> Stage:
+        roles = {PROBLEMS: trained, **{f"problems {name}": name for name in tests}}
+        config = ContaminationConfig(allow=self.recipe.allow_overlap, tasks=roles)
+        parents = {PROBLEMS: problems, **{f"problems {name}": stage for name, stage in tests.items()}}
+        run = partial(contamination.make_overlaps, config)
+        return self.stage("contamination", "contamination", contamination.VERSION, config, parents, run)
+
+    def _experiment(
+        self, problems: Stage, rationales: Stage, tests: Mapping[str, Stage], gate: Stage
+    ) -> Iterator[Stage]:
         recipe = self.recipe
         taught = {"problems": problems, "rationales": rationales}
         lessons = {}
@@ -108,6 +135,7 @@ class Planner:
         primer = self.stage("primer", "primer", curriculum.VERSION, recipe.base.primer, taught, run)
         yield primer
         answered: dict[tuple[str, int], Stage] = {}
+        further: dict[str, Stage] = {}
         looked: dict[str, Stage] = {}
         trained: dict[str, Stage] = {}
         for seed in recipe.seeds:
@@ -116,14 +144,18 @@ class Planner:
             trained |= {self.label(name, seed): stage for name, stage in people.items()}
             for name, person in people.items():
                 if name == BASE or recipe.students[name].twin_of is None:
-                    answered[name, seed] = self._predictions(name, seed, person, problems)
+                    label = self.label(name, seed)
+                    answered[name, seed] = self._predictions(label, person, problems, recipe.evaluate)
                     yield answered[name, seed]
+                    elsewhere = dict(self._elsewhere(name, seed, person, tests))
+                    yield from elsewhere.values()
+                    further |= elsewhere
             for name in recipe.lenses:
                 looked[self.label(name, seed)] = self._lens(name, seed, people, problems)
                 yield looked[self.label(name, seed)]
-        scores = self._scores(problems, answered)
+        scores = self._scores(problems, answered, tests, further)
         yield scores
-        yield self._report(problems, scores, trained, looked)
+        yield self._report(problems, gate, scores, trained, looked)
 
     def label(self, name: str, seed: int) -> str:
         return name if len(self.recipe.seeds) == 1 else f"{name}@{seed}"
@@ -145,18 +177,32 @@ class Planner:
             run = partial(students.make_student, settings)
             yield name, self.stage("student", self.label(name, seed), students.VERSION, settings, parents, run)
 
-    def _predictions(self, name: str, seed: int, student: Stage, problems: Stage) -> Stage:
-        config = self.recipe.evaluate
+    def _predictions(self, label: str, student: Stage, problems: Stage, config: evaluation.EvaluateConfig) -> Stage:
         parents = {"student": student, "problems": problems}
         run = partial(evaluation.make_predictions, config)
-        return self.stage(
-            "predictions", f"predictions {self.label(name, seed)}", evaluation.PREDICTIONS_VERSION, config, parents, run
-        )
+        return self.stage("predictions", f"predictions {label}", evaluation.PREDICTIONS_VERSION, config, parents, run)
 
-    def _scores(self, problems: Stage, answered: Mapping[tuple[str, int], Stage]) -> Stage:
+    def _elsewhere(
+        self, name: str, seed: int, student: Stage, tests: Mapping[str, Stage]
+    ) -> Iterator[tuple[str, Stage]]:
+        """What a student answers to the further tasks, by the role that `scores` gives it."""
+        config = self.recipe.evaluate.model_copy(update={"train_sample": 0})
+        for task, problems in tests.items():
+            label = f"{self.label(name, seed)} on {task}"
+            yield label, self._predictions(label, student, problems, config)
+
+    def _scores(
+        self,
+        problems: Stage,
+        answered: Mapping[tuple[str, int], Stage],
+        tests: Mapping[str, Stage],
+        further: Mapping[str, Stage],
+    ) -> Stage:
         roles = {self.label(name, seed): (name, seed) for name, seed in answered}
-        config = evaluation.ScoresConfig(students=roles, train_sample=self.recipe.evaluate.train_sample)
+        sample = self.recipe.evaluate.train_sample
+        config = evaluation.ScoresConfig(students=roles, train_sample=sample, tests=tuple(tests))
         parents = {"problems": problems, **{self.label(name, seed): stage for (name, seed), stage in answered.items()}}
+        parents |= {f"problems {name}": stage for name, stage in tests.items()} | dict(further)
         run = partial(evaluation.make_scores, config)
         return self.stage("scores", "scores", evaluation.SCORES_VERSION, config, parents, run)
 
@@ -175,7 +221,7 @@ class Planner:
         return self.stage("lens", f"lens {self.label(name, seed)}", lenses.VERSION, config, parents, run)
 
     def _report(
-        self, problems: Stage, scores: Stage, trained: Mapping[str, Stage], looked: Mapping[str, Stage]
+        self, problems: Stage, gate: Stage, scores: Stage, trained: Mapping[str, Stage], looked: Mapping[str, Stage]
     ) -> Stage:
         resolved = self.recipe.model_dump(mode="json", exclude={"settings", "data"})
         config = report.ReportConfig(
@@ -183,6 +229,7 @@ class Planner:
         )
         parents = {
             "problems": problems,
+            "contamination": gate,
             "scores": scores,
             **trained,
             **{f"lens {name}": s for name, s in looked.items()},

@@ -49,6 +49,23 @@ class Problem(Record):
     """What remains when names are taken away: operations and numbers. Splits of synthetic tasks are made by it."""
     solution: str = ""
     """The benchmark's own worked solution, where it has one."""
+    story: str = ""
+    """The part of the question that tells and does not ask, or the question without its options, where the benchmark
+    keeps them apart."""
+
+
+class Overlap(Record):
+    """How many of the `n` problems of the split `right` stand in the split `left` too, at one level of likeness."""
+
+    left: str
+    right: str
+    role: str
+    """What `left` is used for: `taught`, `chosen on` or `tested`."""
+    level: str
+    count: int
+    n: int
+    examples: tuple[tuple[str, str], ...]
+    """The first few pairs of ids, left and right."""
 
 
 class Rationale(Record):

@@ -4,7 +4,7 @@ Predictions and scores are two stages, so that a change of the grader never gene
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from stillroom.progress import meter
 from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
 from stillroom.store import Workplace
 from stillroom.students import Student, load
-from stillroom.tasks import NARRATED, VALIDATION
+from stillroom.tasks import NOT_TESTED, TRAIN
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.tasks.benchmarks.questions import UNGRADED
 
@@ -32,7 +32,7 @@ MAJORITY = "majority"
 
 
 class EvaluateConfig(Config):
-    train_sample: int = Field(500, ge=1)
+    train_sample: int = Field(500, ge=0)
     """Training problems, evenly spaced, that are asked again: train minus test accuracy tells memory from skill."""
     new_tokens: int = Field(96, ge=1)
     batch_size: int = Field(256, ge=1)
@@ -41,11 +41,18 @@ class EvaluateConfig(Config):
 
 def evaluated_splits(folder: Path, train_sample: int) -> dict[str, list[Problem]]:
     """The problems of every test split, and a sample of `train`; `validation` is for choosing, not for reporting."""
-    names = sorted(path.stem for path in folder.glob("*.jsonl") if path.stem not in (VALIDATION, NARRATED))
+    names = sorted(path.stem for path in folder.glob("*.jsonl") if path.stem not in NOT_TESTED)
     splits = {name: read_lines(folder / f"{name}.jsonl", Problem) for name in names}
-    train = splits["train"]
+    if not train_sample:
+        return splits
+    train = read_lines(folder / f"{TRAIN}.jsonl", Problem)
     count = min(train_sample, len(train))
-    return {**splits, "train": [train[i * len(train) // count] for i in range(count)]}
+    return {**splits, TRAIN: [train[i * len(train) // count] for i in range(count)]}
+
+
+def graded_splits(folder: Path, train_sample: int) -> dict[str, list[Problem]]:
+    """Those of them whose answers are known."""
+    return {name: split for name, split in evaluated_splits(folder, train_sample).items() if name != UNGRADED}
 
 
 def make_predictions(config: EvaluateConfig, at: Workplace) -> None:
@@ -89,17 +96,27 @@ def predict(
 class ScoresConfig(Config):
     students: dict[str, tuple[str, int]]
     """From the role of each parent to the student's name and seed."""
-    train_sample: int = Field(500, ge=1)
+    train_sample: int = Field(500, ge=0)
+    tests: tuple[str, ...] = ()
+    """Further tasks: the parents `problems TASK`, and `ROLE on TASK` for every student."""
+
+
+def asked(config: ScoresConfig, at: Workplace) -> Iterator[tuple[str, str, str, list[Problem]]]:
+    """Every split that was asked and whose answers are known: its name in the scores, its file, what its parents' roles
+    end in, its problems."""
+    for split, problems in graded_splits(at.parents["problems"], config.train_sample).items():
+        yield split, split, "", problems
+    for task in config.tests:
+        for split, problems in graded_splits(at.parents[f"problems {task}"], 0).items():
+            yield task if split == "test" else f"{task} {split}", split, f" on {task}", problems
 
 
 def make_scores(config: ScoresConfig, at: Workplace) -> None:
     """Stage `scores`: verdicts, shares with intervals by number of steps, and exact paired tests between students."""
-    splits = evaluated_splits(at.parents["problems"], config.train_sample)
-    splits.pop(UNGRADED, None)
     constant = majority(problem.answer for problem in read_lines(at.parents["problems"] / "train.jsonl", Problem))
     scores: list[Score] = []
     comparisons: list[Comparison] = []
-    for split, problems in splits.items():
+    for split, file, on, problems in asked(config, at):
         groups = grouped_rows(problems)
         guesses = [
             Verdict(problem=p.id, correct=p.answer == constant, extracted=constant, rule="", parsed=True)
@@ -108,7 +125,7 @@ def make_scores(config: ScoresConfig, at: Workplace) -> None:
         scores += score(MAJORITY, 0, split, groups, {"accuracy": [v.correct for v in guesses]})
         right: dict[tuple[str, int], list[bool]] = {}
         for role, (name, seed) in config.students.items():
-            answers = read_lines(at.parents[role] / f"{split}.jsonl", Prediction)
+            answers = read_lines(at.parents[role + on] / f"{file}.jsonl", Prediction)
             verdicts = judge(problems, answers)
             (at.out / role).mkdir(exist_ok=True)
             write_lines(at.out / role / f"{split}.jsonl", verdicts)

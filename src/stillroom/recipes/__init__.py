@@ -47,6 +47,10 @@ class Recipe(Config):
     evaluate: EvaluateConfig = EvaluateConfig()
     lenses: dict[str, dict[str, Any]] = {"weights": {}, "logit_lens": {}}
     seeds: tuple[int, ...] = Field((0,), min_length=1)
+    test_on: tuple[dict[str, Any], ...] = ()
+    """Further tasks whose test splits all students are asked: generalisation beyond the task they were trained on."""
+    allow_overlap: tuple[str, ...] = ()
+    """Pairs of splits that may share problems, as the contamination gate names them: `svamp/train x mawps/test`."""
     data: str | None = None
     """The folder of data files; STILLROOM_DATA, then ./data, where it is not given."""
     settings: Settings = Settings()

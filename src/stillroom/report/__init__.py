@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from stillroom.config import Config
 from stillroom.files import read_lines, write_atomic, write_json
-from stillroom.records import Comparison, Finding, Problem, Score
+from stillroom.records import Comparison, Finding, Overlap, Problem, Score
 from stillroom.report.answers import Evidence, questions
 from stillroom.report.figures import accuracy_figure, layer_figure, lens_figure, loss_figure
 from stillroom.store import MANIFEST, Manifest, Workplace
@@ -52,6 +52,7 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
         figures=figures,
         questions=questions(evidence),
         comparisons=[c for c in comparisons if c.split == "test"],
+        overlaps=read_lines(at.parents["contamination"] / "overlaps.jsonl", Overlap),
         example=example,
         provenance=_provenance(at.parents),
         plotly=plotly.offline.get_plotlyjs(),

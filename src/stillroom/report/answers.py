@@ -16,6 +16,10 @@ class Evidence(NamedTuple):
         address = (student, split, group, "accuracy")
         return next((s for s in self.scores if (s.student, s.split, s.group, s.metric) == address), None)
 
+    def further_splits(self) -> list[str]:
+        """The splits beside `train` and `test`: composition, more steps, other tasks."""
+        return [name for name in dict.fromkeys(s.split for s in self.scores) if name not in ("train", "test")]
+
     def students(self) -> list[str]:
         names = dict.fromkeys(s.student for s in self.scores)
         return [name for name in names if name not in ("majority", "base")]
@@ -53,7 +57,7 @@ def solves(evidence: Evidence) -> list[str]:
         apart = train.low > test.high
         verdict = "part of its training accuracy is memory" if apart else "no memorisation is established"
         sentence = f"{name}: {share(train)} on training problems, {share(test)} on test problems: {verdict}."
-        beyond = [s for split in ("compositional", "longer") if (s := evidence.score(name, split))]
+        beyond = [s for split in evidence.further_splits() if (s := evidence.score(name, split))]
         sentence += "".join(f" On {s.split} problems {share(s)}." for s in beyond)
         if constant := evidence.score("majority", "test"):
             above = "above" if test.low > constant.high else "not above"

@@ -22,10 +22,10 @@ from stillroom.tasks import abacus, benchmarks
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.tasks.benchmarks import BENCHMARKS, Splits
 from stillroom.tasks.benchmarks.questions import UNGRADED, QuestionsConfig, question_files, read_questions
-from stillroom.tasks.sameness import same_question
 
 VERSION = 2
 TRAIN, VALIDATION, NARRATED = "train", "validation", "narrated"
+NOT_TESTED = (TRAIN, VALIDATION, NARRATED)
 
 
 class Task(NamedTuple):
@@ -60,7 +60,7 @@ def make_problems(task: Task, config: Config, data: Path, at: Workplace, *, trai
 
 
 def check(splits: Mapping[str, list[Problem]], *, trains: bool = True) -> None:
-    """Raise `DataError` for a duplicate id, a gold that grades wrong against itself, or a problem in two splits.
+    """Raise `DataError` for a duplicate id, or a gold that grades wrong against itself.
 
     `trains`: whether students learn from these splits, so that `train` and `validation` must be there.
     """
@@ -74,12 +74,6 @@ def check(splits: Mapping[str, list[Problem]], *, trains: bool = True) -> None:
     if twice := [name for name, count in ids.items() if count > 1]:
         raise DataError(f"problem id {twice[0]!r} stands {ids[twice[0]]} times: ids must be unique over all splits")
     check_answers([p for name, problems in splits.items() if name != UNGRADED for p in problems])
-    taught = [problem for name in (TRAIN, NARRATED) for problem in splits.get(name, ())]
-    trained = {mark for problem in taught for mark in _marks(problem)}
-    for name, problems in splits.items():
-        shared = [p.id for p in problems if name not in (TRAIN, NARRATED) and trained.intersection(_marks(p))]
-        if shared:
-            raise DataError(f"{len(shared)} problems of {name!r} are also taught, the first is {shared[0]!r}")
 
 
 def check_answers(problems: list[Problem]) -> None:
@@ -88,9 +82,3 @@ def check_answers(problems: list[Problem]) -> None:
     for problem, verdict in zip(problems, grade_all(questions), strict=True):
         if not verdict.correct:
             raise DataError(f"problem {problem.id!r}: its answer {problem.answer!r} grades as wrong against itself")
-
-
-def _marks(problem: Problem) -> set[str]:
-    """What makes two problems the same: the question in substance, and the skeleton where there is one."""
-    skeleton = {f"skeleton {problem.skeleton}"} if problem.skeleton else set()
-    return {f"question {same_question(problem.question)}"} | skeleton

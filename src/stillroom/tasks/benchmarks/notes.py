@@ -34,7 +34,7 @@ class Notes:
         self.add("mended", reason)
 
     def doubtful(self, reason: str) -> None:
-        """A row that cannot be mended: refused where students would learn from it; kept where they are tested, so
+        """A row that cannot be mended: refused where students would learn from it, and kept elsewhere, so
         that scores stay comparable with published ones."""
         if self.taught:
             raise Refused(reason)

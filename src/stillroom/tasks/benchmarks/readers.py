@@ -64,7 +64,8 @@ def gsm8k_aug(row: Row, notes: Notes) -> Problem:
 def svamp(row: Row, notes: Notes) -> Problem:
     """Body and question in two fields; the steps are read from the equation, innermost first."""
     steps = equation_steps(str(row["Equation"]))
-    return problem(f"{row['Body']} {row['Question']}", f"{float(row['Answer']):.10g}", steps=steps)
+    answer = f"{float(row['Answer']):.10g}"
+    return problem(f"{row['Body']} {row['Question']}", answer, steps=steps, story=row["Body"])
 
 
 def multiarith(row: Row, notes: Notes) -> Problem:
@@ -81,7 +82,7 @@ def asdiv(row: Row, notes: Notes) -> Problem:
         notes.mended("the unit in brackets taken off the answer")
     plain = number(answer)
     kind: Kind = "numeric" if plain else infer(answer)
-    return problem(f"{row['body']} {row['question']}", plain or answer.strip(), kind)
+    return problem(f"{row['body']} {row['question']}", plain or answer.strip(), kind, story=row["body"])
 
 
 def target(row: Row, notes: Notes) -> Problem:
@@ -114,9 +115,13 @@ def lettered(question: str, texts: Sequence[str], letter: str, solution: str, no
         notes.doubtful("another option says the same as the right one")
     elif alike:
         notes.add("kept", "two wrong options say the same")
-    listed = "\n".join(f"({mark}) {text}" for mark, text in zip(LETTERS, options, strict=False))
-    asked = f"{clean(question, notes).strip()}\n{listed}"
-    return problem(asked, letter, "choice", choices=tuple(options), solution=clean(solution, notes))
+    return offered(clean(question, notes), options, letter, "choice", clean(solution, notes))
+
+
+def offered(stem: str, options: Sequence[str], answer: str, kind: Kind, solution: str) -> Problem:
+    """A question as it is asked, its options under it, with the stem kept apart."""
+    listed = "".join(f"\n({mark}) {text}" for mark, text in zip(LETTERS, options, strict=False))
+    return problem(stem.strip() + listed, answer, kind, choices=tuple(options), solution=solution, story=stem.strip())
 
 
 def aqua(row: Row, notes: Notes) -> Problem:
@@ -151,15 +156,15 @@ def strategyqa(row: Row, notes: Notes) -> Problem:
 
 def own(row: Row, notes: Notes) -> Problem:
     """A user's question; the kind is inferred where it is not given, and a letter is looked up among the choices."""
-    answer, choices = row.get("answer"), tuple(str(choice) for choice in row.get("choices") or ())
-    more = {"choices": choices, "solution": str(row.get("solution") or "")}
-    if answer is None:
-        return problem(row["question"], "", row.get("kind") or ("choice" if choices else "text"), **more)
-    said = ("yes" if answer else "no") if isinstance(answer, bool) else str(answer).strip()
-    kind = row.get("kind") or infer(said, choices)
-    if kind == "choice" and choices:
+    answer, choices = row.get("answer"), [str(choice) for choice in row.get("choices") or ()]
+    solution = str(row.get("solution") or "")
+    said = ("yes" if answer else "no") if isinstance(answer, bool) else "" if answer is None else str(answer).strip()
+    kind = row.get("kind") or (infer(said, choices) if said else "choice" if choices else "text")
+    if said and kind == "choice" and choices:
         letter = letter_of(said, choices)
         if letter is None:
             raise ValueError(f"the answer {said!r} is none of the {len(choices)} choices")
         said = letter
-    return problem(row["question"], said, kind, **more)
+    if choices:
+        return offered(row["question"], choices, said, kind, solution)
+    return problem(row["question"], said, kind, solution=solution)

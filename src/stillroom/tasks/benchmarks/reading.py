@@ -1,28 +1,29 @@
 """Files become splits: every row through its reader, duplicates out, ids in."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from stillroom.errors import DataError
 from stillroom.records import Problem
+from stillroom.tasks.benchmarks.kinds import LETTERS
 from stillroom.tasks.benchmarks.notes import Notes, Refused, Splits
 from stillroom.tasks.benchmarks.rows import Row, rows
 from stillroom.tasks.benchmarks.table import BENCHMARKS
-from stillroom.tasks.sameness import same_question
+from stillroom.tasks.contamination import normalised
 
 ORDER = ("test", "validation", "train")
 """What is tested is read first, so that a training row that is also tested is the one to go."""
 
-Seen = dict[str, tuple[str, str]]
-"""From question to the split that it stands in and its answer."""
+Seen = dict[Hashable, tuple[str, str]]
+"""From a problem as the contamination gate sees it to the split that it stands in and its answer."""
 
 
 def read_splits(name: str, paths: Mapping[str, Path]) -> Splits:
     """The splits of a benchmark, with notes on each file. A question that stands twice is kept once."""
     seen: Seen = {}
-    notes = {split: Notes(taught=split != "test") for split in paths}
+    notes = {split: Notes(taught=split == "train") for split in paths}
     found = {split: read_file(name, split, paths[split], notes[split], seen) for split in ORDER if split in paths}
     return Splits(found, {paths[split].name: notes[split] for split in paths})
 
@@ -50,13 +51,21 @@ def read_file(name: str, split: str, path: Path, notes: Notes, seen: Seen) -> li
 
 def first_met(problem: Problem, split: str, seen: Seen) -> None:
     """Raise `Refused` for a question that was met before."""
-    question = same_question(problem.question)
-    if question not in seen:
-        seen[question] = (split, problem.answer)
+    same, answer = normalised(problem), _answer(problem)
+    if same not in seen:
+        seen[same] = (split, answer)
         return
-    where, answer = seen[question]
+    where, first = seen[same]
     place = "it stands above" if where == split else f"it stands in {where}"
-    raise Refused(f"{place}{'' if answer == problem.answer else ' with another answer'}")
+    raise Refused(f"{place}{'' if answer == first else ' with another answer'}")
+
+
+def _answer(problem: Problem) -> str:
+    """The answer; of a letter what it stands for, for options change places."""
+    choices, at = problem.choices, LETTERS.find(problem.answer)
+    return (
+        choices[at] if problem.kind == "choice" and choices and problem.answer and at < len(choices) else problem.answer
+    )
 
 
 def hold_out(found: Splits, count: int, where: str) -> Splits:
