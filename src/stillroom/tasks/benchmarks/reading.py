@@ -62,10 +62,8 @@ def first_met(problem: Problem, split: str, seen: Seen) -> None:
 
 def _answer(problem: Problem) -> str:
     """The answer; of a letter what it stands for, for options change places."""
-    choices, at = problem.choices, LETTERS.find(problem.answer)
-    return (
-        choices[at] if problem.kind == "choice" and choices and problem.answer and at < len(choices) else problem.answer
-    )
+    letters = dict(zip(LETTERS, problem.choices, strict=False))
+    return letters.get(problem.answer, problem.answer)
 
 
 def hold_out(found: Splits, count: int, where: str) -> Splits:
