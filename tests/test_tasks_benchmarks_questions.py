@@ -42,7 +42,7 @@ def test_all_are_tested_and_their_kinds_inferred(tmp_path: Path) -> None:
 def test_a_question_without_an_answer_can_be_asked_and_is_not_scored(tmp_path: Path) -> None:
     folder = write(tmp_path, {"question": "Why?"}, {"question": "How many?", "answer": "3"}, {"question": "When?"})
     at = workplace(tmp_path / "out")
-    make_problems(TASKS["questions"], QuestionsConfig(), folder, at, trains=False)
+    make_problems(TASKS["questions"], QuestionsConfig(), folder, at)
     assert [p.question for p in read_lines(at.out / "ungraded.jsonl", Problem)] == ["Why?", "When?"]
     assert [p.answer for p in read_lines(at.out / "test.jsonl", Problem)] == ["3"]
     write(tmp_path, {"question": "Why?"})

@@ -79,6 +79,9 @@ class Planner:
         """All stages in an order in which parents come first."""
         recipe, where = self.recipe, self.where
         task, task_config = choose(TASKS, recipe.task, "task", where)
+        if not task.trains(task_config):
+            told = f"{task_config.name} only tests: name it under test_on, and a task to train on here"
+            raise ConfigError(f"{where}: task: {told}")
         teacher, teacher_config = choose(TEACHERS, recipe.teacher, "teacher", where)
         for name, entry in recipe.students.items():
             if name in (BASE, "problems", "scores", evaluation.MAJORITY) or not re.fullmatch(
@@ -101,8 +104,8 @@ class Planner:
         )
         return [problems, *tests.values(), gate, rationales, *self._experiment(problems, rationales, tests, gate)]
 
-    def _problems(self, name: str, task: Task, config: Config, *, trains: bool = True) -> Stage:
-        make = partial(tasks.make_problems, task, config, self.data, trains=trains)
+    def _problems(self, name: str, task: Task, config: Config) -> Stage:
+        make = partial(tasks.make_problems, task, config, self.data)
         return self.stage("problems", name, tasks.VERSION, config, {}, make, task.files(config))
 
     def _tests(self) -> Iterator[tuple[str, Stage]]:
@@ -111,7 +114,7 @@ class Planner:
             if names.count(name) > 1:
                 raise ConfigError(f"{self.where}: test_on: {name!r} stands {names.count(name)} times; name a task once")
             task, config = choose(TASKS, entry, "test_on", self.where)
-            yield name, self._problems(f"problems {name}", task, config, trains=False)
+            yield name, self._problems(f"problems {name}", task, config)
 
     def _gate(self, trained: str, problems: Stage, tests: Mapping[str, Stage]) -> Stage:
         roles = {PROBLEMS: trained, **{f"problems {name}": name for name in tests}}

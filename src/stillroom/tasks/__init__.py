@@ -34,25 +34,29 @@ class Task(NamedTuple):
     """From a config and the data folder to `train`, `validation` and any number of test splits, by name."""
     files: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """The files of the data folder that it reads: their checksums become part of the run's key."""
+    trains: Callable[[Any], bool] = lambda config: True
+    """Whether students can learn from it, so that `train` and `validation` must be there."""
+
+
+def _benchmark(name: str) -> Task:
+    read, files = partial(benchmarks.read, name), partial(benchmarks.files, name)
+    return Task(benchmarks.config_of(name), read, files, benchmarks.trains)
 
 
 TASKS: dict[str, Task] = {
     "abacus": Task(abacus.AbacusConfig, abacus.splits),
-    "questions": Task(QuestionsConfig, read_questions, question_files),
-    **{
-        name: Task(benchmarks.config_of(name), partial(benchmarks.read, name), partial(benchmarks.files, name))
-        for name in BENCHMARKS
-    },
+    "questions": Task(QuestionsConfig, read_questions, question_files, lambda config: config.test > 0),
+    **{name: _benchmark(name) for name in BENCHMARKS},
 }
 
 
-def make_problems(task: Task, config: Config, data: Path, at: Workplace, *, trains: bool = True) -> None:
+def make_problems(task: Task, config: Config, data: Path, at: Workplace) -> None:
     """Stage `problems`: a JSON-lines file a split, once every law that a task must keep has been checked.
 
     What was mended or refused in the files that the problems were read from is told, and stands in `notes.json`.
     """
     splits = task.splits(config, data)
-    check(splits, trains=trains)
+    check(splits, trains=task.trains(config))
     if isinstance(splits, Splits):
         write_json(at.out / "notes.json", splits.tell())
     for name, problems in splits.items():

@@ -20,7 +20,7 @@ from stillroom.tasks.benchmarks.reading import hold_out, read_splits
 from stillroom.tasks.benchmarks.rows import HINT, rows
 from stillroom.tasks.benchmarks.table import BENCHMARKS
 
-__all__ = ["BENCHMARKS", "HINT", "BenchmarkConfig", "Splits", "config_of", "files", "read", "rows"]
+__all__ = ["BENCHMARKS", "HINT", "BenchmarkConfig", "Splits", "config_of", "files", "read", "rows", "trains"]
 
 
 class BenchmarkConfig(Config):
@@ -44,6 +44,10 @@ def config_of(name: str) -> type[BenchmarkConfig]:
     title = "".join(word.capitalize() for word in name.split("_")) + "Config"
     fields: dict[str, Any] = {"name": (Literal[name], name)}
     return create_model(title, __base__=base, __doc__=benchmark.about, **fields)
+
+
+def trains(config: BenchmarkConfig) -> bool:
+    return isinstance(config, TrainableConfig)
 
 
 def files(name: str, config: BenchmarkConfig) -> tuple[str, ...]:

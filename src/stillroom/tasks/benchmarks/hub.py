@@ -90,6 +90,9 @@ def told(hub: Hub) -> Iterator[None]:
     """Whatever the hub's client raises, as one sentence."""
     try:
         yield
+    except KeyError as error:
+        told = f"{hub.source}: the split or field {error} is missing; the dataset has changed since its row was written"
+        raise DataError(f"{told}: copy local files with --from DIR, or mend its row in table.py") from error
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
