@@ -60,6 +60,15 @@ def test_a_question_that_stands_twice_is_kept_once_and_what_is_tested_wins(tmp_p
     }
 
 
+def test_mojibake_is_mended_in_every_text(tmp_path: Path) -> None:
+    broken = {"Body": "Ann had 4Â° â€“ cold.", "Question": "Why â‡’?"}
+    (tmp_path / "test.jsonl").write_text(row("a", **broken), encoding="utf-8")
+    splits = read_splits("svamp", {"test": tmp_path / "test.jsonl"})
+    (problem,) = splits["test"]
+    assert (problem.question, problem.story) == ("Ann had 4° – cold. Why ⇒?", "Ann had 4° – cold.")
+    assert splits.notes["test.jsonl"].fates == {"mended": {"mojibake turned back": [1]}}
+
+
 def test_options_that_changed_places_make_no_other_question(tmp_path: Path) -> None:
     def ask(answer: str, *texts: str) -> str:
         return line(

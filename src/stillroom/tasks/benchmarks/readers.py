@@ -16,7 +16,7 @@ from stillroom.tasks.benchmarks.repair import balanced, boxed, clean, decimal, n
 from stillroom.tasks.benchmarks.rows import Row
 from stillroom.tasks.benchmarks.steps import NOTE, equation_steps, note_steps
 
-MARK = re.compile(r"\s*\(?[A-J]\s*[).:]\s*")
+MARK = re.compile(r"^\s*\(?[A-J]\s*[).:]\s*")
 
 
 def problem(question: str, answer: str, kind: Kind = "numeric", **more: Any) -> Problem:
@@ -115,7 +115,7 @@ def lettered(question: str, texts: Sequence[str], letter: str, solution: str, no
         notes.doubtful("another option says the same as the right one")
     elif alike:
         notes.add("kept", "two wrong options say the same")
-    return offered(clean(question, notes), options, letter, "choice", clean(solution, notes))
+    return offered(question, options, letter, "choice", solution)
 
 
 def offered(stem: str, options: Sequence[str], answer: str, kind: Kind, solution: str) -> Problem:
@@ -150,8 +150,8 @@ def strategyqa(row: Row, notes: Notes) -> Problem:
     """The supporting facts stand as the solution."""
     if not isinstance(row["answer"], bool):
         raise ValueError(f"the answer {row['answer']!r} is neither true nor false")
-    facts = clean(str(row["facts"]), notes)
-    return problem(clean(row["question"], notes), "yes" if row["answer"] else "no", "boolean", solution=facts)
+    facts = row["facts"] if isinstance(row["facts"], str) else " ".join(row["facts"])
+    return problem(row["question"], "yes" if row["answer"] else "no", "boolean", solution=facts)
 
 
 def own(row: Row, notes: Notes) -> Problem:

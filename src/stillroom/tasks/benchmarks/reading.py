@@ -9,6 +9,7 @@ from stillroom.errors import DataError
 from stillroom.records import Problem
 from stillroom.tasks.benchmarks.kinds import LETTERS
 from stillroom.tasks.benchmarks.notes import Notes, Refused, Splits
+from stillroom.tasks.benchmarks.repair import clean
 from stillroom.tasks.benchmarks.rows import Row, rows
 from stillroom.tasks.benchmarks.table import BENCHMARKS
 from stillroom.tasks.contamination import normalised
@@ -35,7 +36,7 @@ def read_file(name: str, split: str, path: Path, notes: Notes, seen: Seen) -> li
     for number, row in rows(path, benchmark.fields, benchmark.identity or None):
         notes.line, notes.rows = number, notes.rows + 1
         try:
-            problem = benchmark.read(row, notes)
+            problem = mended(benchmark.read(row, notes), notes)
             identity = _identity(row, benchmark.identity, f"{name}-{split}-{number - 1}")
             first_met(problem, split, seen)
             problems.append(problem.model_copy(update={"task": name, "id": identity}))
@@ -47,6 +48,12 @@ def read_file(name: str, split: str, path: Path, notes: Notes, seen: Seen) -> li
     if not problems:
         raise DataError(f"{path}: none of its {notes.rows} rows can be used: {notes.sentence()}")
     return problems
+
+
+def mended(problem: Problem, notes: Notes) -> Problem:
+    """The problem with the mojibake of its texts turned back."""
+    texts = {name: clean(getattr(problem, name), notes) for name in ("question", "solution", "story")}
+    return problem.model_copy(update=texts)
 
 
 def first_met(problem: Problem, split: str, seen: Seen) -> None:
