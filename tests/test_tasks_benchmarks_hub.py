@@ -32,7 +32,7 @@ HUB: dict[str, tuple[dict[str, Any], str]] = {
     "asdiv": ({"body": "Body.", "question": "Q?", "answer": "9 (a)", "formula": "7+2=9"}, "9"),
     "mawps": (
         {
-            "id": "mawps__1", "question": "Q?", "chain": "", "result": "43", "result_float": 43.0, "equation": "x=70-27",
+            "id": "mawps__1", "question": "Q?", "chain": "", "result": "43", "result_float": 43.0, "equation": "x=7",
             "expression": "70-27",
         },
         "43",
