@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("run", "list", "show", "report", "schema")
+COMMANDS = ("run", "list", "show", "report", "fetch", "schema")
 
 
 def stillroom(*arguments: str, store: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

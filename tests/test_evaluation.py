@@ -12,6 +12,7 @@ from stillroom.evaluation import (
     ScoresConfig,
     compare,
     evaluated_splits,
+    graded_splits,
     grouped_rows,
     judge,
     majority,
@@ -31,6 +32,13 @@ CONFIG = EvaluateConfig(new_tokens=6, batch_size=4)
 
 def said(one: Problem, text: str, stopped: bool = True) -> Prediction:
     return Prediction(problem=one.id, text=text, tokens=4, stopped=stopped)
+
+
+def test_questions_without_an_answer_are_asked_and_not_scored(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test", "ungraded"):
+        write_lines(tmp_path / f"{name}.jsonl", sums(3))
+    assert set(evaluated_splits(tmp_path, 2)) == {"train", "test", "ungraded"}
+    assert set(graded_splits(tmp_path, 2)) == {"train", "test"}
 
 
 def test_the_majority_is_the_most_frequent_then_the_first() -> None:

@@ -52,6 +52,15 @@ def test_a_further_task_is_asked_of_every_student_and_retrains_none() -> None:
     assert set(gate.parents) == {"problems", "problems abacus"}
 
 
+def test_a_task_that_only_tests_is_named_under_test_on(tmp_path: Path) -> None:
+    (tmp_path / "ood_mawps.jsonl").write_text("{}\n")
+    stages = plan("abacus", "test_on=[{name: mawps}]", f"data={tmp_path}")
+    assert "problems mawps" in {stage.name for stage in stages}
+    for task in ("mawps", "questions"):
+        with pytest.raises(ConfigError, match=f"abacus: task: {task} only tests: name it under test_on"):
+            plan("abacus", f"task={{name: {task}}}", f"data={tmp_path}")
+
+
 def test_what_changes_no_result_changes_no_key() -> None:
     one, two = plan("abacus"), plan("abacus", "settings.device=cpu", "settings.checkpoint_seconds=5")
     assert [s.key for s in one] == [s.key for s in two]

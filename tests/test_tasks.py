@@ -38,6 +38,11 @@ def test_a_broken_law_is_named(more: dict[str, list[Problem]], told: str) -> Non
         check(splits(**more))
 
 
+def test_a_task_that_only_tests_needs_no_training_split_and_may_hold_questions_without_an_answer() -> None:
+    check({"test": TOY[6:]}, trains=False)
+    check({"ungraded": [TOY[0].model_copy(update={"answer": ""})]}, trains=False)
+
+
 def test_problems_are_written_a_file_a_split_once_they_are_checked(tmp_path: Path) -> None:
     at = workplace(tmp_path)
     make_problems(Task(Config, lambda config, data: splits()), Config(), tmp_path, at)

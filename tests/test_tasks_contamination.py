@@ -57,6 +57,15 @@ def test_the_same_stem_with_other_choices_is_another_problem() -> None:
     assert found(left, swapped) == {"normalised": 1, "masked": 1}
 
 
+def test_options_that_stand_under_the_question_are_not_part_of_it() -> None:
+    listed = [
+        asked(name, f"Which?\n(A) {a}\n(B) {b}", kind="choice", choices=(a, b), story="Which?")
+        for name, a, b in (("l", "sky", "sea"), ("r", "sea", "sky"), ("m", "sea", "ice"))
+    ]
+    assert found(listed[0], listed[1]) == {"normalised": 1, "masked": 1}
+    assert found(listed[0], listed[2]) == {"masked": 1}
+
+
 def test_the_story_alone_is_compared_where_it_is_known() -> None:
     left = asked("l", "Ann has 3 eggs. How many?", story="Ann has 3 eggs.")
     assert found(left, asked("r", "Ann has 5 eggs. Are there more?", story="Ann has 5 eggs.")) == {"masked": 1}

@@ -9,7 +9,7 @@ import pytest
 from stillroom.errors import DataError
 from stillroom.files import read_lines, write_lines
 from stillroom.records import Problem, Rationale
-from stillroom.tasks.benchmarks import SvampConfig, svamp
+from stillroom.tasks.benchmarks import config_of, read
 from stillroom.teachers import TEACHERS, RecordedConfig, WorkedConfig, make_rationales, recorded, worked
 from toys import problem, sums, workplace
 
@@ -105,7 +105,7 @@ def test_what_a_teacher_reads_is_told_so_that_it_enters_the_key() -> None:
 
 @pytest.mark.skipif(not (DATA / "teacher_cot.jsonl").exists(), reason="needs recorded rationales: set STILLROOM_DATA")
 def test_the_published_rationales_keep_no_conclusion() -> None:
-    problems = svamp(SvampConfig(), DATA)["train"]
+    problems = read("svamp", config_of("svamp")(), DATA)["train"]
     found = recorded(RecordedConfig(dataset="svamp"), problems, DATA)
     assert len(found) > 400
     assert {r.problem for r in found} <= {p.id for p in problems}

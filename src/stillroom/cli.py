@@ -161,6 +161,65 @@ def report(
 
 
 @app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(help="JSON lines: kind, gold, prediction_text, perhaps choices; `-` is stdin.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the verdicts to this file.")] = None,
+) -> None:
+    """Grade anybody's outputs: each line comes back with its verdict, in order; bad lines are named on stderr.
+
+    Kinds are numeric, math, choice, boolean and text. Exit code 1 when a line could not be graded.
+
+    Example: stillroom grade predictions.jsonl -o verdicts.jsonl
+    """
+    from contextlib import nullcontext
+
+    from stillroom.files import stream_atomic
+    from stillroom.tasks.grading import grade_lines
+
+    bad = []
+
+    def complain(number: int, reason: str) -> None:
+        bad.append(number) if len(bad) < 1 else None
+        print(f"stillroom: {file}:{number}: {reason}", file=sys.stderr)  # noqa: T201
+
+    try:
+        source = nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read ({error.strerror}); give a file of JSON lines, or - for stdin") from None
+    with source as lines, stream_atomic(output) if output else nullcontext(sys.stdout.buffer) as out:
+        try:
+            for line in grade_lines(lines, complain):
+                out.write(line)
+            out.flush()
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.command()
+def fetch(
+    datasets: Annotated[list[str], typer.Argument(metavar="DATASET...", help="Names of benchmarks, such as gsm8k.")],
+    source: Annotated[Path | None, typer.Option("--from", help="Copy from this folder, not from the hub.")] = None,
+    to: Annotated[Path | None, typer.Option(help="The data folder: $STILLROOM_DATA, else ./data.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Bring and replace files that are there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bring benchmarks into the data folder: the model hub's own splits, or local files that are read first.
+
+    A file that is there and whole is not brought again, so the same command goes on after an interruption.
+
+    Example: stillroom fetch gsm8k svamp --from ~/downloads
+    """
+    from stillroom.tasks.fetching import fetch as bring
+
+    folder = to or Path(os.environ.get("STILLROOM_DATA") or "data")
+    for done in bring(datasets, folder, source, again):
+        row = {"file": str(folder / done.file), "fate": done.fate, **done.entry.model_dump()}
+        emit(json.dumps(row) if as_json else f"{row['fate']:9}{row['file']}  {row['rows']} rows  {row['source']}")
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors.
 

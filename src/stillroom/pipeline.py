@@ -79,6 +79,9 @@ class Planner:
         """All stages in an order in which parents come first."""
         recipe, where = self.recipe, self.where
         task, task_config = choose(TASKS, recipe.task, "task", where)
+        if not task.trains(task_config):
+            told = f"{task_config.name} only tests: name it under test_on, and a task to train on here"
+            raise ConfigError(f"{where}: task: {told}")
         teacher, teacher_config = choose(TEACHERS, recipe.teacher, "teacher", where)
         for name, entry in recipe.students.items():
             if name in (BASE, "problems", "scores", evaluation.MAJORITY) or not re.fullmatch(

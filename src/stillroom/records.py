@@ -50,7 +50,8 @@ class Problem(Record):
     solution: str = ""
     """The benchmark's own worked solution, where it has one."""
     story: str = ""
-    """The part of the question that tells and does not ask, where the benchmark keeps the two apart."""
+    """The part of the question that tells and does not ask, or the question without its options, where the benchmark
+    keeps them apart."""
 
 
 class Overlap(Record):
@@ -96,12 +97,18 @@ class Prediction(Record):
 
 
 class Verdict(Record):
-    """What the grader made of a text, and by which rule it found the answer."""
+    """What the grader made of a text, and by which rule it found the answer (the rules: `tasks/answers.py`)."""
 
     problem: str = ""
     correct: bool
     extracted: str | None
     rule: str
+    strict: bool = False
+    """The asked-for form holds the gold answer letter by letter."""
+    flexible: bool = False
+    """The last candidate of the text equals the gold answer, whatever form stands around it."""
+    equivalent: bool = False
+    """The answer that the text commits to has the gold answer's value; this is what `correct` means."""
     parsed: bool
 
 

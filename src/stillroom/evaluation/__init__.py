@@ -22,7 +22,8 @@ from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
 from stillroom.store import Workplace
 from stillroom.students import Student, load
 from stillroom.tasks import NOT_TESTED, TRAIN
-from stillroom.tasks.answers import grade
+from stillroom.tasks.answers import Question, grade_all
+from stillroom.tasks.benchmarks.questions import UNGRADED
 
 PREDICTIONS_VERSION = 1
 SCORES_VERSION = 1
@@ -47,6 +48,11 @@ def evaluated_splits(folder: Path, train_sample: int) -> dict[str, list[Problem]
     train = read_lines(folder / f"{TRAIN}.jsonl", Problem)
     count = min(train_sample, len(train))
     return {**splits, TRAIN: [train[i * len(train) // count] for i in range(count)]}
+
+
+def graded_splits(folder: Path, train_sample: int) -> dict[str, list[Problem]]:
+    """Those of them whose answers are known."""
+    return {name: split for name, split in evaluated_splits(folder, train_sample).items() if name != UNGRADED}
 
 
 def make_predictions(config: EvaluateConfig, at: Workplace) -> None:
@@ -96,11 +102,12 @@ class ScoresConfig(Config):
 
 
 def asked(config: ScoresConfig, at: Workplace) -> Iterator[tuple[str, str, str, list[Problem]]]:
-    """Every split that was asked: its name in the scores, its file, what its parents' roles end in, its problems."""
-    for split, problems in evaluated_splits(at.parents["problems"], config.train_sample).items():
+    """Every split that was asked and whose answers are known: its name in the scores, its file, what its parents' roles
+    end in, its problems."""
+    for split, problems in graded_splits(at.parents["problems"], config.train_sample).items():
         yield split, split, "", problems
     for task in config.tests:
-        for split, problems in evaluated_splits(at.parents[f"problems {task}"], 0).items():
+        for split, problems in graded_splits(at.parents[f"problems {task}"], 0).items():
             yield task if split == "test" else f"{task} {split}", split, f" on {task}", problems
 
 
@@ -137,9 +144,13 @@ def make_scores(config: ScoresConfig, at: Workplace) -> None:
 def judge(problems: Sequence[Problem], answers: Sequence[Prediction]) -> list[Verdict]:
     if [p.id for p in problems] != [a.problem for a in answers]:
         raise DataError("the predictions are not those of these problems, one each in their order: make them again")
-    return [
-        grade(problem.answer, answer.text).model_copy(update={"problem": problem.id})
+    questions = (
+        Question(problem.kind, problem.answer, answer.text, problem.choices)
         for problem, answer in zip(problems, answers, strict=True)
+    )
+    return [
+        verdict.model_copy(update={"problem": problem.id})
+        for problem, verdict in zip(problems, grade_all(questions), strict=True)
     ]
 
 

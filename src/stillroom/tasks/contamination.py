@@ -71,11 +71,22 @@ def masked(text: str) -> str:
     return " ".join(re.sub(r"[\W_]+", " ", text).split())
 
 
+def stem(problem: Problem) -> str:
+    """The question without its options."""
+    return problem.story if problem.choices and problem.story else problem.question
+
+
+def normalised(problem: Problem) -> Hashable:
+    """What two problems share that are the same but for case, spacing, punctuation and the order of their options."""
+    kind = problem.kind
+    return words(stem(problem), kind), tuple(sorted(words(choice, kind) for choice in problem.choices))
+
+
 def marks(problem: Problem) -> Iterator[tuple[str, Hashable]]:
     """All that another problem must not share, each with its level."""
-    kind, question = problem.kind, problem.question
+    question = stem(problem)
     yield "exact", (question, problem.choices)
-    yield "normalised", (words(question, kind), tuple(sorted(words(choice, kind) for choice in problem.choices)))
+    yield "normalised", normalised(problem)
     if problem.skeleton:
         yield "skeleton", (problem.task, problem.skeleton)
         return

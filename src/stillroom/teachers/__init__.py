@@ -16,7 +16,7 @@ from stillroom.errors import DataError
 from stillroom.files import read_lines, write_lines
 from stillroom.records import Problem, Rationale
 from stillroom.store import Workplace
-from stillroom.tasks.benchmarks import rows
+from stillroom.tasks.benchmarks.rows import rows
 
 VERSION = 1
 CONCLUSION = re.compile(r"\s*(so,? |therefore,? |thus,? )?the answer is:?(?:(?!the answer is)[^\n])*$", re.IGNORECASE)

@@ -1,0 +1,87 @@
+"""The kind `boolean`: yes or no, true or false, in one word or in prose with its negations."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
+from stillroom.tasks.found import Found, unread
+
+WORD = re.compile(
+    r"\b(?:is|are|was|were|be|as|statement|claim)(?P<not>n't|\s(?:not|never))?\s(?:\w+ly\s)?"
+    r"(?:(?P<yes>yes|true|correct|right|accurate|valid|plausible)"
+    r"|(?P<no>no|false|incorrect|wrong|inaccurate|untrue|invalid|implausible))\b(?!-)",
+    re.IGNORECASE,
+)
+PLAIN = re.compile(r"\b(?P<not>(?:not|isn't|never)\s)?(?:(?P<yes>yes|true)|(?P<no>no|false))\b(?!-)", re.IGNORECASE)
+LONE = re.compile(
+    r"\W*(?:\(?[ab][).:]\s*)?(?:(?P<yes>correct|right|valid|plausible|y|t|1)|(?P<no>incorrect|wrong|invalid|implausible|n|f|0))\W*",
+    re.IGNORECASE,
+)
+DOUBT = re.compile(
+    r"\b(?:cannot be determined|can't be determined|cannot determine|not (?:clear|certain|possible to (?:say|know|determine|tell))"
+    r"|unclear|unknown|uncertain|it depends|not enough information|insufficient|undetermined|yes or no|true or false|yes/no)\b",
+    re.IGNORECASE,
+)
+DENIAL = re.compile(
+    r"\b(?:not|cannot|never|no longer|unlikely|impossible|unable|fails?|lacks?|ineligible|improbable|very low|implausible|neither|nobody|nothing|none)\b|n't\b|\bno\s\w", re.IGNORECASE
+)
+CUE = re.compile(r"\W*(?:therefore|thus|so|hence|in conclusion|overall|consequently|as a result|in summary|based on)\b", re.IGNORECASE)
+OPENING = re.compile(r"[\s*_#\"'(`]*(yes|no|true|false)\b(?=\s*[,.:;!*)\n\"'—–-]|\s*$|\s(?:because|since|it|they|he|she|the)\b)", re.IGNORECASE)
+
+
+def commit(text: str, _choices: Sequence[str]) -> Found:
+    """What the text commits to last, else the word it opens with, else what its conclusion says or denies."""
+    stated = list(commitments(text))
+    for rule, piece, *_ in stated:
+        if answer := _stated(sentence(piece)):
+            return Found(rule, answer, True)
+    lines = list(conclusions(text[stated[0].start :] if stated else text))
+    for line in lines[:2]:
+        if (answer := _word(line, PLAIN)) and (len(line) < 120 or CUE.match(line)):
+            return Found("conclusion", answer, True)
+    if match := OPENING.match(text):
+        return Found("opening", _name(match[1].lower() in ("yes", "true")), True)
+    for line in lines[:3]:
+        if answer := _word(line, WORD):
+            return Found("conclusion", answer, True)
+    for line in lines[:3]:
+        if CUE.match(line) and not DOUBT.search(line):
+            return Found("prose", _name(DENIAL.search(line) is None), True)
+    answer = None if stated else last(text, ())
+    return Found("last", answer, True) if answer else unread(stated)
+
+
+def last(text: str, _choices: Sequence[str]) -> str | None:
+    """The last yes, no, true or false."""
+    found = list(_words(text[-WINDOW:], PLAIN))
+    return found[-1] if found else None
+
+
+def same(gold: str, answer: str) -> bool:
+    left = _stated(gold)
+    return left is not None and left == _stated(answer)
+
+
+def _stated(piece: str) -> str | None:
+    """The first plain yes or no of a piece, else its first judgement; None where it doubts."""
+    if DOUBT.search(piece):
+        return None
+    lone = LONE.fullmatch(piece)
+    if lone:
+        return _name(lone["yes"] is not None)
+    return next(_words(piece, PLAIN), None) or next(_words(piece, WORD), None)
+
+
+def _word(line: str, pattern: re.Pattern[str]) -> str | None:
+    """The one judgement of a line; None where it doubts or gives both."""
+    found = set(_words(line, pattern))
+    return found.pop() if len(found) == 1 and not DOUBT.search(line) else None
+
+
+def _words(piece: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    for match in pattern.finditer(piece):
+        yield _name((match["yes"] is not None) != (match["not"] is not None))
+
+
+def _name(positive: bool) -> str:
+    return "yes" if positive else "no"

@@ -1,0 +1,190 @@
+"""Numbers as people write them: `$1,234.50`, `-3 1/2`, `1.5 × 10^6`, `5 hours and 30 minutes`, `twenty-five`, `5:45`.
+
+A `Reading` holds every value that its words can stand for; two readings agree when they share one. Units and
+currencies are set aside, and a per cent sign is a unit: `10%` is 10, never 0.1. What stands in groups that are not of
+three digits (`12,34`) is no number: nothing is guessed. This module does not know where in a text the answer stands.
+"""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+Value = Fraction | int | tuple[str, str]
+"""A number, or ("time", "5:45") or ("range", "5..7"), which equal only their like."""
+
+LARGEST_EXPONENT = 400
+LONGEST = 400
+"""Digits of a number; a longer one is not an answer, and arithmetic on it would cost time."""
+
+_CORE = r"\d+(?:,\d+)*(?:\.\d+)?|\.\d+"
+NUMBER = re.compile(
+    rf"""
+    (?<![A-Za-z0-9_.,])
+    (?P<sign>(?<![\w)\]}}%])[-+]\ ?(?=[$€£¥₹.\d]))?
+    (?:[$€£¥₹]\ ?(?P<inner>-)?)?
+    (?P<core>\d{{1,3}}(?:\ \d{{3}})+(?![\d.,:/]|\ ?\d)|{_CORE})
+    (?:
+      :(?P<minutes>\d{{1,2}})(?::\d\d)?(?!\d)
+      | \ ?(?:[×x*]|\\times|\\cdot)\ ?10\ ?(?:\^|\*\*)\ ?[({{]?(?P<power>[-+]?\d{{1,5}})[)}}]?
+      | e(?P<exponent>[-+]?\d{{1,5}})(?![\w.])
+      | \ ?/\ ?(?P<below>\d+(?:\.\d+)?)(?![\d/.]*[/\d])
+      | (?:\ |\ and\ |\ ?\+\ )(?P<top>\d+)/(?P<bottom>\d+)(?![\d/])
+      | (?:\ ?[-~]\ ?|\ to\ )[$€£¥₹]?(?P<end>\d+(?:\.\d+)?)(?![\d-])(?!\ ?[=*×/+])
+    )?
+    (?P<suffix>(?:st|nd|rd|th)\b|\ ?%|\ ?(?:hundred|thousand|million|billion|trillion|percent|cents?)\b)?
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
+TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 20 + 10 * n for n, word in enumerate(TENS)}
+WORD = re.compile(
+    rf"\b(?P<minus>minus |negative )?(?:(?P<tens>{'|'.join(TENS)})(?:[- ](?P<digit>{'|'.join(UNITS[1:10])}))?"
+    rf"|(?P<hundred>(?:a|one) hundred)|(?P<unit>{'|'.join(sorted(UNITS, key=len, reverse=True))}))\b"
+    r"(?! (?:hundred|thousand|million|of)\b)(?!-)",
+    re.IGNORECASE,
+)
+RATIOS = {
+    ("hour", "minute"): 60, ("minute", "second"): 60, ("year", "month"): 12, ("day", "hour"): 24, ("week", "day"): 7,
+    ("dollar", "cent"): 100, ("foot", "inch"): 12, ("pound", "ounce"): 16, ("meter", "centimeter"): 100,
+    ("kilogram", "gram"): 1000, ("kilometer", "meter"): 1000, ("yard", "foot"): 3,
+}  # fmt: skip
+SHORT = {
+    "hr": "hour", "h": "hour", "min": "minute", "m": "minute", "sec": "second", "s": "second", "feet": "foot",
+    "ft": "foot", "inche": "inch", "in": "inch", "lb": "pound", "oz": "ounce", "cm": "centimeter", "kg": "kilogram",
+    "g": "gram", "km": "kilometer",
+}  # fmt: skip
+COMPOUND = re.compile(r"\ ?([a-z]+)\.?,?\ (?:and\ )?(\d+(?:\.\d+)?)\ ?([a-z]+)", re.IGNORECASE)
+
+
+class Reading(NamedTuple):
+    values: tuple[Value, ...]
+    """Empty where the digits are not grouped as a number's are, or are too many."""
+    text: str
+    start: int
+    end: int
+    ordinal: bool = False
+
+
+def readings(text: str) -> Iterator[Reading]:
+    """The numbers written in digits, from left to right."""
+    at = 0
+    while match := NUMBER.search(text, at):
+        reading = _read(match, text)
+        at = max(reading.end, match.end())
+        yield reading
+
+
+def worded(text: str) -> Iterator[Reading]:
+    """The numbers written in words, from `zero` to `a hundred`."""
+    for match in WORD.finditer(text):
+        value = 100 if match["hundred"] else WORDS[(match["tens"] or match["unit"]).lower()]
+        value += WORDS[match["digit"].lower()] if match["digit"] else 0
+        yield Reading((-value if match["minus"] else value,), match[0], match.start(), match.end())
+
+
+def agree(gold: Reading, answer: Reading) -> bool:
+    """Whether the two can stand for one value; an endless decimal agrees with its rounding to two or more places."""
+    if set(gold.values) & set(answer.values):
+        return True
+    return any(_rounded(a, b) for a in gold.values for b in answer.values)
+
+
+def _read(match: re.Match[str], text: str) -> Reading:
+    core, suffix = match["core"], (match["suffix"] or "").strip().lower()
+    number = plain(core)
+    place = (match[0], match.start(), match.end())
+    if number is None:
+        return Reading((), *place)
+    if match["minutes"]:
+        return Reading((("time", f"{number}:{match['minutes']}"),), *place)
+    if match["end"]:
+        return Reading((("range", f"{number}..{plain(match['end'])}"),), *place)
+    whole = _combined(match, number)
+    if whole is None:
+        return Reading((), *place)
+    sign = -1 if "-" in ((match["sign"] or "") + (match["inner"] or "")) else 1
+    if not suffix and (compound := COMPOUND.match(text, match.end())):
+        if values := _compound(sign * whole, compound):
+            return Reading(values, text[match.start() : compound.end()], match.start(), compound.end())
+    values = (sign * whole, *_scaled(sign * whole, suffix))
+    return Reading(values, *place, ordinal=suffix in ("st", "nd", "rd", "th"))
+
+
+def _combined(match: re.Match[str], number: Fraction | int) -> Fraction | int | None:
+    """The number with its power of ten, denominator or fraction part; None for a power too large or a zero below."""
+    if shift := match["power"] or match["exponent"]:
+        power = int(shift)
+        return number * Fraction(10) ** power if abs(power) <= LARGEST_EXPONENT else None
+    if match["below"]:
+        below = plain(match["below"])
+        return Fraction(number) / below if below else None
+    if match["bottom"]:
+        top, bottom = plain(match["top"]), plain(match["bottom"])
+        return number + Fraction(top) / bottom if bottom and top is not None else None
+    return number
+
+
+def _scaled(value: Fraction | int, suffix: str) -> tuple[Fraction | int, ...]:
+    """What a word behind the number also makes of it: `1.5 million` is 1.5 or 1,500,000; 50 cents are $0.50."""
+    if suffix in SCALES:
+        return (value * SCALES[suffix],)
+    return (Fraction(value) / 100,) if suffix.startswith("cent") else ()
+
+
+def _compound(value: Fraction | int, match: re.Match[str]) -> tuple[Value, ...]:
+    """`5 hours and 30 minutes`, in either of its units."""
+    ratio = RATIOS.get((_unit(match[1]), _unit(match[3])))
+    part = plain(match[2])
+    if ratio is None or part is None:
+        return ()
+    return (value + Fraction(part) / ratio, value * ratio + part)
+
+
+def _unit(word: str) -> str:
+    name = word.lower().rstrip("s") or word.lower()
+    return SHORT.get(name, SHORT.get(word.lower(), name))
+
+
+def plain(core: str) -> Fraction | int | None:
+    """The value of digits with separators; None where a group between separators is not of three digits."""
+    if core.isdigit() and len(core) <= LONGEST:
+        return int(core)
+    if len(core) > LONGEST:
+        return None
+    whole, _, decimals = core.replace(" ", ",").partition(".")
+    first, *groups = whole.split(",")
+    if groups and (len(first) > 3 or first.startswith("0") or any(len(group) != 3 for group in groups)):
+        return None
+    digits = first + "".join(groups)
+    try:
+        return Fraction(f"{digits or 0}.{decimals}") if decimals else int(digits)
+    except ValueError:  # digits of another script, mixed or raised
+        return None
+
+
+def _rounded(a: Value, b: Value) -> bool:
+    if isinstance(a, tuple) or isinstance(b, tuple):
+        return False
+    short, long = sorted((Fraction(a), Fraction(b)), key=_places)
+    places = _places(short)
+    if _places(long) < 6 or abs(long) > 1e300:
+        return False
+    if _places(long) >= 8 and abs(short - long) <= abs(long) / 10**9:
+        return True  # the noise of floating point
+    return places >= 2 and round(long, places) == short
+
+
+def _places(value: Fraction) -> int:
+    """Decimal places of a terminating number (up to 30), 99 for one without end."""
+    below, twos, fives = value.denominator, 0, 0
+    while below % 2 == 0 and twos < 30:
+        below, twos = below // 2, twos + 1
+    while below % 5 == 0 and fives < 30:
+        below, fives = below // 5, fives + 1
+    return max(twos, fives) if below == 1 else 99

@@ -1,0 +1,103 @@
+"""The kind `numeric`: one number, whatever stands around it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
+from stillroom.tasks.latex import unwrap
+from stillroom.tasks.numbers import Reading, agree, readings, worded
+from stillroom.tasks.found import Found, unread
+
+RESULT = re.compile(r"[=≈]\s?[$€£*_]{0,3}(-?[\d,]*\.?\d+)(?!\s?[-+*/×÷=\d]|[.,]\d)")
+DIRECT = re.compile(r"[\s$*_(~≈£€:-]{0,6}[\d.,]+(?![\d.,]*\s?[-+*/×÷=])")
+EQUALS = re.compile(r"=|≈|\bequals\b")
+ARITHMETIC = re.compile(r"\s{0,2}(?:[a-zA-Z]+\s?)?[-+*/×÷=]")
+LISTED = re.compile(r"\s*(?:,\s*and|,|and|or|&)\s*[$€£]?\d[\d.,]*\s*(?=$|,|and\b|or\b|[.;])")
+DENIED = re.compile(r"\b(?:not|n't|instead of|rather than|and not)\s(?:\w+\s)?[$*]*$", re.IGNORECASE)
+LIST_MARK = re.compile(r"^\s*(?:\d{1,2}[.)]\s+(?=\S)|step \d+[:.)]?\s?|\(\d{1,2}\)\s)", re.IGNORECASE)
+BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
+
+
+def commit(text: str, _choices: Sequence[str]) -> Found:
+    """The number that the text commits to last."""
+    stated = list(commitments(text))
+    for rule, piece, start, _ in stated:
+        said = sentence(piece)
+        number = pick(unwrap(said), text[max(0, start - WINDOW) : start], first=True)
+        if number is not None and not (rule == "asked" and working_follows(said, text[start:])):
+            return Found(rule, number.text, bool(number.values))
+    for line in conclusions(text[stated[0].start :] if stated else text):
+        number = pick(unwrap(LIST_MARK.sub("", line)), text[-WINDOW:], first=False)
+        if number is not None:
+            return Found("conclusion", number.text, bool(number.values))
+    return unread(stated)
+
+
+def working_follows(said: str, text: str) -> bool:
+    """Whether `Answer:` is the title of a whole solution: what it says first is a step, and results come after it."""
+    if DIRECT.match(unwrap(said)):
+        return False
+    at = text.find(said)
+    return RESULT.search(text, at + len(said)) is not None
+
+
+def last(text: str, _choices: Sequence[str]) -> str | None:
+    """The last number in digits, else in words."""
+    tail = unwrap(text[-WINDOW:])
+    for window in (tail[-120:], tail):
+        found = list(readings(window)) or list(worded(window)) if window is tail else list(readings(window))
+        if found and (found[-1].start > 0 or window is tail):
+            return found[-1].text
+    return None
+
+
+def same(gold: str, answer: str) -> bool:
+    left, right = value(gold), value(answer)
+    return left is not None and right is not None and agree(left, right)
+
+
+@lru_cache(maxsize=4096)
+def value(text: str) -> Reading | None:
+    """The number that a text consists of, units and all; None where there is none."""
+    return pick(unwrap(text), "", first=True)
+
+
+def pick(piece: str, before: str, *, first: bool) -> Reading | None:
+    """The number of a sentence that states the answer; `before` is the working, whose result breaks a tie."""
+    found = [reading for reading in readings(piece) if not DENIED.search(piece[max(0, reading.start - 24) : reading.start])]
+    found = [reading for reading in found if not reading.ordinal] or found
+    if not found:
+        return next(worded(piece), None) if first or len(piece) < 200 else None
+    if first and not piece[: found[0].start].strip(" $*_(~≈:\"'about") and not ARITHMETIC.match(piece, found[0].end):
+        return _alone(found[0], piece)
+    if equals := [match.end() for match in EQUALS.finditer(piece)]:
+        behind = [reading for reading in found if reading.start >= equals[-1]]
+        if behind:
+            return behind[0]
+    return _preferred(found, piece, before, first=first)
+
+
+def _alone(number: Reading, piece: str) -> Reading:
+    """The number, or a list where more of them follow as equals: a list is not one number."""
+    match = LISTED.match(piece, number.end)
+    if match and not piece[match.end() :].strip(" .,;0123456789and"):
+        return Reading((("range", piece[number.start :].strip(" .")),), piece.strip(), number.start, len(piece))
+    return number
+
+
+def _preferred(found: list[Reading], piece: str, before: str, *, first: bool) -> Reading:
+    """The number in bold, else the one that the working arrived at last, else the first or the last."""
+    bold = [match.span() for match in BOLD.finditer(piece)]
+    marked = [r for r in found if any(start <= r.start < end for start, end in bold)]
+    if marked:
+        return marked[0] if first else marked[-1]
+    if len(found) > 1:
+        results = RESULT.findall(before)
+        for result in reversed(results[-3:]):
+            reached = value(result)
+            if reached and (equal := [r for r in found if agree(reached, r)]):
+                return equal[-1]
+    return found[0] if first else found[-1]
+
+
