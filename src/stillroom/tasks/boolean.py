@@ -14,19 +14,29 @@ WORD = re.compile(
 )
 PLAIN = re.compile(r"\b(?P<not>(?:not|isn't|never)\s)?(?:(?P<yes>yes|true)|(?P<no>no|false))\b(?!-)", re.IGNORECASE)
 LONE = re.compile(
-    r"\W*(?:\(?[ab][).:]\s*)?(?:(?P<yes>correct|right|valid|plausible|y|t|1)|(?P<no>incorrect|wrong|invalid|implausible|n|f|0))\W*",
+    r"\W*(?:\(?[ab][).:]\s*)?"
+    r"(?:(?P<yes>correct|right|valid|plausible|y|t|1)|(?P<no>incorrect|wrong|invalid|implausible|n|f|0))\W*",
     re.IGNORECASE,
 )
 DOUBT = re.compile(
-    r"\b(?:cannot be determined|can't be determined|cannot determine|not (?:clear|certain|possible to (?:say|know|determine|tell))"
-    r"|unclear|unknown|uncertain|it depends|not enough information|insufficient|undetermined|yes or no|true or false|yes/no)\b",
+    r"\b(?:cannot be determined|can't be determined|cannot determine"
+    r"|not (?:clear|certain|possible to (?:say|know|determine|tell))|unclear|unknown|uncertain|it depends"
+    r"|not enough information|insufficient|undetermined|yes or no|true or false|yes/no)\b",
     re.IGNORECASE,
 )
 DENIAL = re.compile(
-    r"\b(?:not|cannot|never|no longer|unlikely|impossible|unable|fails?|lacks?|ineligible|improbable|very low|implausible|neither|nobody|nothing|none)\b|n't\b|\bno\s\w", re.IGNORECASE
+    r"\b(?:not|cannot|never|no longer|unlikely|impossible|unable|fails?|lacks?|ineligible|improbable|very low"
+    r"|implausible|neither|nobody|nothing|none)\b|n't\b|\bno\s\w",
+    re.IGNORECASE,
 )
-CUE = re.compile(r"\W*(?:therefore|thus|so|hence|in conclusion|overall|consequently|as a result|in summary|based on)\b", re.IGNORECASE)
-OPENING = re.compile(r"[\s*_#\"'(`]*(yes|no|true|false)\b(?=\s*[,.:;!*)\n\"'—–-]|\s*$|\s(?:because|since|it|they|he|she|the)\b)", re.IGNORECASE)
+CUE = re.compile(
+    r"\W*(?:therefore|thus|so|hence|in conclusion|overall|consequently|as a result|in summary|based on)\b",
+    re.IGNORECASE,
+)
+OPENING = re.compile(
+    r"[\s*_#\"'(`]*(yes|no|true|false)\b(?=\s*[,.:;!*)\n\"'—–-]|\s*$|\s(?:because|since|it|they|he|she|the)\b)",
+    re.IGNORECASE,
+)
 
 
 def commit(text: str, _choices: Sequence[str]) -> Found:

@@ -26,8 +26,12 @@ AFFIRMED = re.compile(
     r"(?:correct|right|best|answer|appropriate|accurate|most|closest|true|likely|solution)\b"
     r"(?!\s(?:because|since)\sit\sis\snot)",
 )
-NEGATED = re.compile(r"\b(?:not|isn't|incorrect|wrong|false|eliminate|rule out|ruled out|neither|nor|cannot be)\b", re.IGNORECASE)
-ALSO = re.compile(r"\W{0,3}(?:,|/|&|or|and|,\s?and|,\s?or)\s?(?:option\s|choice\s)?[(\[*]{0,3}([A-J])(?![\w'’])[)\]*]{0,3}")
+NEGATED = re.compile(
+    r"\b(?:not|isn't|incorrect|wrong|false|eliminate|rule out|ruled out|neither|nor|cannot be)\b", re.IGNORECASE
+)
+ALSO = re.compile(
+    r"\W{0,3}(?:,|/|&|or|and|,\s?and|,\s?or)\s?(?:option\s|choice\s)?[(\[*]{0,3}([A-J])(?![\w'’])[)\]*]{0,3}"
+)
 ARTICLE = re.compile(r"\s+(?!(?:because|since|as|is|and|or|due|which|so|but|not|for|with|based|in|on)\b)[a-z]{2,}")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -148,11 +152,13 @@ class Options:
         found = [
             (len(text), letter)
             for letter, text in zip(self.letters, self.texts, strict=False)
-            if text and self.texts.count(text) == 1 and (words.startswith(f" {text} ") if opening else f" {text} " in words)
+            if text
+            and self.texts.count(text) == 1
+            and (words.startswith(f" {text} ") if opening else f" {text} " in words)
         ]
         if not found:
             return None
-        size, letter = max(found)
+        _, letter = max(found)
         longest = self.texts[self.letters.index(letter)]
         rivals = [r for _, r in found if r != letter and self.texts[self.letters.index(r)] not in longest]
         return letter if opening or not rivals else None

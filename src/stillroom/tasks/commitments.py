@@ -39,7 +39,8 @@ DISPLAYS = {"\\[": "\\]", "$$": "$$", "\\begin": "\\end"}
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s?")
 SENTENCE_END = re.compile(r"(?<=[.!?])(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+")
 ASIDE = re.compile(
-    r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check|verif|let me know|please|i hope|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
+    r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check\b|verif|let me know|please|i hope|feel free"
+    r"|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
     re.IGNORECASE,
 )
 

@@ -37,11 +37,29 @@ NUMBER = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 20 + 10 * n for n, word in enumerate(TENS)}
 WORD = re.compile(
     rf"\b(?P<minus>minus |negative )?(?:(?P<tens>{'|'.join(TENS)})(?:[- ](?P<digit>{'|'.join(UNITS[1:10])}))?"
@@ -109,9 +127,9 @@ def _read(match: re.Match[str], text: str) -> Reading:
     if whole is None:
         return Reading((), *place)
     sign = -1 if "-" in ((match["sign"] or "") + (match["inner"] or "")) else 1
-    if not suffix and (compound := COMPOUND.match(text, match.end())):
-        if values := _compound(sign * whole, compound):
-            return Reading(values, text[match.start() : compound.end()], match.start(), compound.end())
+    compound = None if suffix else COMPOUND.match(text, match.end())
+    if compound and (together := _compound(sign * whole, compound)):
+        return Reading(together, text[match.start() : compound.end()], match.start(), compound.end())
     values = (sign * whole, *_scaled(sign * whole, suffix))
     return Reading(values, *place, ordinal=suffix in ("st", "nd", "rd", "th"))
 

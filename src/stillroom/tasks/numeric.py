@@ -1,13 +1,13 @@
 """The kind `numeric`: one number, whatever stands around it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
+from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import unwrap
 from stillroom.tasks.numbers import Reading, agree, readings, worded
-from stillroom.tasks.found import Found, unread
 
 RESULT = re.compile(r"[=≈]\s?[$€£*_]{0,3}(-?[\d,]*\.?\d+)(?!\s?[-+*/×÷=\d]|[.,]\d)")
 DIRECT = re.compile(r"[\s$*_(~≈£€:-]{0,6}[\d.,]+(?![\d.,]*\s?[-+*/×÷=])")
@@ -65,7 +65,9 @@ def value(text: str) -> Reading | None:
 
 def pick(piece: str, before: str, *, first: bool) -> Reading | None:
     """The number of a sentence that states the answer; `before` is the working, whose result breaks a tie."""
-    found = [reading for reading in readings(piece) if not DENIED.search(piece[max(0, reading.start - 24) : reading.start])]
+    found = [
+        reading for reading in readings(piece) if not DENIED.search(piece[max(0, reading.start - 24) : reading.start])
+    ]
     found = [reading for reading in found if not reading.ordinal] or found
     if not found:
         return next(worded(piece), None) if first or len(piece) < 200 else None
@@ -99,5 +101,3 @@ def _preferred(found: list[Reading], piece: str, before: str, *, first: bool) ->
             if reached and (equal := [r for r in found if agree(reached, r)]):
                 return equal[-1]
     return found[0] if first else found[-1]
-
-
