@@ -30,7 +30,8 @@ DENIAL = re.compile(
     re.IGNORECASE,
 )
 CUE = re.compile(
-    r"\W*(?:therefore|thus|so|hence|in conclusion|overall|consequently|as a result|in summary|based on)\b",
+    r"\W*(?:therefore|thus|so|hence|wait|actually|correction|in conclusion"
+    r"|overall|consequently|as a result|in summary|based on)\b",
     re.IGNORECASE,
 )
 OPENING = re.compile(
@@ -41,16 +42,18 @@ OPENING = re.compile(
 
 def commit(text: str, _choices: Sequence[str]) -> Found:
     """What the text commits to last, else the word it opens with, else what its conclusion says or denies."""
+    text = text.replace("_", " ")  # `_yes_`: an underscore is markup here, and no letter
     stated = list(commitments(text))
     for rule, piece, *_ in stated:
         if answer := _stated(sentence(piece)):
             return Found(rule, answer, True)
     lines = list(conclusions(text[stated[0].start :] if stated else text))
+    opening = OPENING.match(text)
     for line in lines[:2]:
-        if (answer := _word(line, PLAIN)) and (len(line) < 120 or CUE.match(line)):
+        if (answer := _word(line, PLAIN)) and (CUE.match(line) or (len(line) < 120 and not opening)):
             return Found("conclusion", answer, True)
-    if match := OPENING.match(text):
-        return Found("opening", _name(match[1].lower() in ("yes", "true")), True)
+    if opening:
+        return Found("opening", _name(opening[1].lower() in ("yes", "true")), True)
     for line in lines[:3]:
         if answer := _word(line, WORD):
             return Found("conclusion", answer, True)
@@ -63,7 +66,7 @@ def commit(text: str, _choices: Sequence[str]) -> Found:
 
 def last(text: str, _choices: Sequence[str]) -> str | None:
     """The last yes, no, true or false."""
-    found = list(_words(text[-WINDOW:], PLAIN))
+    found = list(_words(DOUBT.sub(" ", text[-WINDOW:]), PLAIN))
     return found[-1] if found else None
 
 

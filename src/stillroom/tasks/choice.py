@@ -33,6 +33,11 @@ ALSO = re.compile(
     r"\W{0,3}(?:,|/|&|or|and|,\s?and|,\s?or)\s?(?:option\s|choice\s)?[(\[*]{0,3}([A-J])(?![\w'’])[)\]*]{0,3}"
 )
 ARTICLE = re.compile(r"\s+(?!(?:because|since|as|is|and|or|due|which|so|but|not|for|with|based|in|on)\b)[a-z]{2,}")
+LISTING = re.compile(
+    r"^\W{0,4}(?:answer\s)?(?:options|choices)\b[\s:*_]{0,8}\(?a[).:].{0,400}\bb[).:].*(?:\n\s{0,4}\(?[c-j][).:].*){0,8}",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The options themselves, repeated."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -46,8 +51,9 @@ def commit(text: str, choices: Sequence[str]) -> Found:
         _, rule, letter = max(found)
         return Found(rule, letter, True)
     tail = text[stated[0].start :] if stated else text  # what came before an unreadable commitment was working
+    tail = LISTING.sub("", tail)
     for line in conclusions(tail):
-        letter = _only(line, options)
+        letter = _only(unwrap(line), options)
         if letter:
             return Found("conclusion", letter, True)
     letter = last(tail, choices)
@@ -57,8 +63,9 @@ def commit(text: str, choices: Sequence[str]) -> Found:
 def last(text: str, choices: Sequence[str]) -> str | None:
     """The last letter that is dressed as one."""
     options = Options.of(choices)
-    found = [letter for _, letter in _dressed(text[-WINDOW:], options)]
-    return found[-1] if found else options.stated(text[-WINDOW:])
+    tail = LISTING.sub("", text[-WINDOW:])
+    found = [letter for _, letter in _dressed(tail, options)]
+    return found[-1] if found else options.stated(tail)
 
 
 def same(gold: str, answer: str, choices: Sequence[str]) -> bool:

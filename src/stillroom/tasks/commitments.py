@@ -39,8 +39,8 @@ DISPLAYS = {"\\[": "\\]", "$$": "$$", "\\begin": "\\end"}
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s?")
 SENTENCE_END = re.compile(r"(?<=[.!?])(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+")
 ASIDE = re.compile(
-    r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check\b|verif|let me know|please|i hope|feel free"
-    r"|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
+    r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check\b|verif|let me know|please|i hope"
+    r"|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
     re.IGNORECASE,
 )
 
@@ -54,12 +54,19 @@ class Commitment(NamedTuple):
     """Where a box closes."""
 
 
+WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+"""Full-width letters, digits and signs, as the narrow ones that they stand for."""
+IS_WIDE = re.compile("[\uff01-\uff5e]")
+
+
 def own_words(text: str) -> str:
     """The text without silent thoughts that end before it and without what belongs to other questions.
 
     A text that opens with a question repeats its prompt: its last block counts. Any other text is an answer from its
     first character: from the first new question after a commitment on, it is an echo of the few-shot prompt.
     """
+    if not text.isascii() and IS_WIDE.search(text):
+        text = text.translate(WIDE)
     tail = text.rpartition("</think>")[2]
     text = tail if tail.strip() else text
     if "[asy]" in text:

@@ -20,6 +20,7 @@ BESIDE = re.compile(
     r"[\s$,;\\()\[\].]{0,12}(?:\\?q?quad|\\text\s?\{\s*(?:and|or)\s*\}|and|or|[\s$,;\\()\[\]]){0,6}(?:[a-z]_?\d?\s?=\s?)?"
 )
 STATES = re.compile(r"(?:\b(?:is|are|be|equals|get|have|find)|=)(?:\s(?:the|only|exactly|just))?\s*$")
+SAID = re.compile(r"[^$\\.]{0,80}?\b(?:is|are|equals)\s(?:exactly\s|only\s)?(-?\d[\d,]*(?:\.\d+)?)(?=[\s.,]|$)")
 ALIGNED = re.compile(r"\\end\{(?:align|aligned|gather|eqnarray|split|multline|tabular)\*?\}")
 RESULT = re.compile(r"=\s?([^=$\n]{1,30}?)\s?\$")
 WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
@@ -78,6 +79,8 @@ def _concluded(line: str, text: str) -> str | None:
         return re.sub(r"\\\\|&|\\end\{.*", "", line.rpartition("=")[2]).strip(" .") or None
     line = line[end:]
     found = [each for each in _formulas(line) if not each[0].endswith("=")]
+    if found and (plain_one := SAID.match(line, found[-1][2])):
+        return plain_one[1]
     if stated := [f for f, start, _ in found if "=" in f or STATES.search(line[max(0, start - 20) : start])]:
         return stated[-1]
     formulas = [formula for formula, _, _ in found]
@@ -179,6 +182,8 @@ def _equal(left: str, right: str) -> bool | None:
         return a == b
     if tight(left) == tight(right):
         return True
+    if NUMERAL.fullmatch(left) and NUMERAL.fullmatch(right):
+        return False
     if _words(left) or _words(right):
         return _same_words(left, right) if _words(left) else False
     return _same_parts(left, right)
@@ -249,6 +254,8 @@ def _same_words(gold: str, answer: str) -> bool:
     )
 
 
+NUMERAL = re.compile(r"\d+_\{?\d+\}?")
+"""Digits with their base."""
 OPEN, CLOSE = "([", ")]"
 
 

@@ -20,10 +20,10 @@ LONGEST = 400
 _CORE = r"\d+(?:,\d+)*(?:\.\d+)?|\.\d+"
 NUMBER = re.compile(
     rf"""
-    (?<![A-Za-z0-9_.,])
-    (?P<sign>(?<![\w)\]}}%])[-+]\ ?(?=[$€£¥₹.\d]))?
+    (?<![A-Za-z0-9.,^])(?<![A-Za-z0-9^][_{{])
+    (?P<sign>(?<![\w)\]}}%])[-+]\ ?(?=[$€£¥₹.\d])|(?:(?<=is\ )|(?<=:\ )|^)(?:minus|negative)\ (?=[$€£¥₹.\d]))?
     (?:[$€£¥₹]\ ?(?P<inner>-)?)?
-    (?P<core>\d{{1,3}}(?:\ \d{{3}})+(?![\d.,:/]|\ ?\d)|{_CORE})
+    (?P<core>\d{{1,3}}(?:\ \d{{3}})+(?!\d|[.,:/]\d|\ \d)|{_CORE})
     (?:
       :(?P<minutes>\d{{1,2}})(?::\d\d)?(?!\d)
       | \ ?(?:[×x*]|\\times|\\cdot)\ ?10\ ?(?:\^|\*\*)\ ?[({{]?(?P<power>[-+]?\d{{1,5}})[)}}]?
@@ -126,7 +126,7 @@ def _read(match: re.Match[str], text: str) -> Reading:
     whole = _combined(match, number)
     if whole is None:
         return Reading((), *place)
-    sign = -1 if "-" in ((match["sign"] or "") + (match["inner"] or "")) else 1
+    sign = -1 if (match["sign"] or "+")[0] != "+" or match["inner"] else 1
     compound = None if suffix else COMPOUND.match(text, match.end())
     if compound and (together := _compound(sign * whole, compound)):
         return Reading(together, text[match.start() : compound.end()], match.start(), compound.end())

@@ -7,6 +7,7 @@ from stillroom.tasks.commitments import WINDOW, commitments, conclusions, senten
 from stillroom.tasks.found import NOTHING, Found
 from stillroom.tasks.latex import unwrap
 
+REASON = re.compile(r"(?<=\w),?\s(?:because|since|as)\s.*$", re.DOTALL)
 ANNOUNCED = re.compile(r"^\W*(?:therefore|thus|so|hence|in conclusion)\b[,:]?\s*", re.IGNORECASE)
 
 
@@ -26,7 +27,7 @@ def last(text: str, _choices: Sequence[str]) -> str | None:
 
 
 def same(gold: str, answer: str) -> bool:
-    return _plain(gold) == _plain(answer) != ""
+    return _plain(gold) in (_plain(answer), _plain(REASON.sub("", answer))) and _plain(gold) != ""
 
 
 def _bare(piece: str) -> str:
