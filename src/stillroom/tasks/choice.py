@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
+from stillroom.tasks.commitments import WINDOW, commitments, conclusions, corrected, sentence
 from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import unwrap
+from stillroom.tasks.numbers import agree, readings
 
 MARK = re.compile(r"^\s*[(\[]?([A-Za-z])\s*[).:\]]\s*")
 DRESSED = re.compile(
@@ -17,11 +18,11 @@ DRESSED = re.compile(
 )
 LEADING = re.compile(
     r"[\s*_\"'“‘`:$#-]*(?:[(\[]?(?:option|choice|letter|answer)\s?[:\"'*_]{0,3})?"
-    r"(?:[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?[)\]}]|[\"'“‘`*_]{0,3}([A-Z])(?![\w'’])|([a-z])(?=[).:]|\s*$))",
+    r"(?:[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?[)\]}]|[\"'“‘`*_]{0,3}([A-Z])(?!\w|['’]\w)|([a-z])(?=[).:]|\s*$))",
     re.IGNORECASE,
 )
 AFFIRMED = re.compile(
-    r"(?:\b(?:option|choice|answer)\s)?[*_]{0,2}(?:\(([A-Za-z])\)|\b([A-Z])\b\)?)[*_]{0,2}(?:[:.)]?\s[^.\n()]{0,120}?)?,?\s"
+    r"(?:\b(?:option|choice|answer)\s)?[*_]{0,2}(?:\(([A-Za-z])\)|\b([A-Z])\b\)?)[*_\"'”’]{0,2}(?:[:.)]?\s[^.\n()]{0,120}?)?,?\s"
     r"(?:is|would be|must be|seems|appears to be|provides|represents|best|makes)\s(?:\w+\s){0,3}?"
     r"(?:correct|right|best|answer|appropriate|accurate|most|closest|true|likely|solution)\b"
     r"(?!\s(?:because|since)\sit\sis\snot)",
@@ -47,6 +48,10 @@ def commit(text: str, choices: Sequence[str]) -> Found:
     stated = list(commitments(text))
     found = [(c.start, c.rule, letter) for c in stated if (letter := options.read(c.text))]
     found += [(at, "asked", letter) for at, letter in _affirmed(text, options)][-1:]
+    if stated:
+        for line in conclusions(corrected(text, stated[0].start)):
+            if letter := _only(unwrap(line), options):
+                return Found("conclusion", letter, True)
     if found:
         _, rule, letter = max(found)
         return Found(rule, letter, True)
@@ -135,7 +140,19 @@ class Options:
         if stated := self.stated(line, opening=True):
             return stated
         found = [letter for at, letter in _dressed(line, self) if not NEGATED.search(line[max(0, at - 25) : at])]
-        return found[0] if found else self.stated(line)
+        return found[0] if found else self.stated(line) or self._valued(line)
+
+    def _valued(self, line: str) -> str | None:
+        """The letter of the one option that is worth the one number of the line: `$12.00` for `$12`."""
+        said = list(readings(unwrap(line)))
+        if len(said) != 1 or not all(any(map(str.isdigit, text)) for text in self.texts):
+            return None
+        equal = [
+            letter
+            for letter, text in zip(self.letters, self.texts, strict=False)
+            if [True for reading in readings(text) if agree(reading, said[0])] and len(list(readings(text))) == 1
+        ]
+        return equal[0] if len(equal) == 1 else None
 
     def _others(self, piece: str, end: int) -> list[str]:
         """The letters that stand beside the first as equals: `(A) or (B)` is not a choice of A."""

@@ -29,7 +29,8 @@ BEFORE_CHOSEN = re.compile(r"\b(?:correct|best|right|answer|appropriate|suitable
 HEADING = re.compile(r"[\s#*_>\d.)\-]*(?:(?:the|my|and|your|final|correct|short)\s)*$")
 ECHO = re.compile(
     r"(?:^|\n)[ \t]*(?:#{1,4}[ \t]*|\*\*)?(?:q|question|problem|human|user|instruction|input|example|exercise)"
-    r"[ \t]{0,4}\d{0,4}[ \t]{0,4}(?:\*\*)?[ \t]{0,4}:",
+    r"[ \t]{0,4}\d{0,4}[ \t]{0,4}(?:\*\*)?[ \t]{0,4}:"
+    r"|\n[ \t]*(?:here(?:'s|\sis)|let(?:'s|\sus)\s(?:try|solve|do)|now)\s(?:another|a\snew|a\ssimilar|the\snext)\s",
     re.IGNORECASE,
 )
 TAG = re.compile(r"(?:the answer is:?\s*)?<answer>\s*(?:the answer is:?)?", re.IGNORECASE)
@@ -54,6 +55,13 @@ class Commitment(NamedTuple):
     """Where a box closes."""
 
 
+ONE_WORD = re.compile(r"\W*(?:yes|no|true|false|[a-j]|[$€£]?-?\d[\d.,]{0,20}%?(?:\s\w{1,20})?)\W*", re.IGNORECASE)
+"""An answer and nothing else."""
+RETRACTION = re.compile(
+    r"(?:^|[.!?…]\s+|\n)(?:but\s|oh,?\s|hmm,?\s)?"
+    r"(?:wait\b|actually,|correction\b|oops|sorry,|no,\s(?:it|that|the)\b|on second thought|i made a mistake)",
+    re.IGNORECASE,
+)
 WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 """Full-width letters, digits and signs, as the narrow ones that they stand for."""
 IS_WIDE = re.compile("[\uff01-\uff5e]")
@@ -76,13 +84,13 @@ def own_words(text: str) -> str:
         text = TAG.sub("\nThe answer is ", text).replace("</answer>", "\n")
     if "<|" in text or "</s>" in text:
         text = next((part for part in TOKEN.split(text) if part.strip()), "")
-    marks = [match.start() for match in ECHO.finditer(text)] if ":" in text else []
+    marks = [match.start() for match in ECHO.finditer(text)]
     if not marks:
         return text
     if not text[: marks[0]].strip():
         return text[marks[-1] :]
     for mark in marks[:MANY]:
-        if next(commitments(text[:mark]), None):
+        if ONE_WORD.fullmatch(text, 0, mark) or next(commitments(text[:mark]), None):
             return text[:mark]
     return text
 
@@ -176,6 +184,13 @@ def _hashed(text: str) -> Iterator[Commitment]:
 def sentence(text: str) -> str:
     """The first sentence of a piece of text."""
     return SENTENCE_END.split(text, maxsplit=1)[0] if text else text
+
+
+def corrected(text: str, start: int) -> str:
+    """What the text says after it has taken back what it committed to at `start`; empty where it has not."""
+    tail = text[start : start + WINDOW]
+    match = RETRACTION.search(tail)
+    return tail[match.end() :] if match else ""
 
 
 def conclusions(text: str) -> Iterator[str]:
