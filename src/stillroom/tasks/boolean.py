@@ -82,8 +82,12 @@ def commit(text: str, _choices: Sequence[str]) -> Found:  # noqa: PLR0911 (a lad
 
 def last(text: str, _choices: Sequence[str]) -> str | None:
     """The last yes, no, true or false."""
-    found = list(_words(DOUBT.sub(" ", text[-WINDOW:]), PLAIN))
-    return found[-1] if found else None
+    for size in (100, WINDOW):
+        tail = DOUBT.sub(" ", text[-size:])
+        found = list(PLAIN.finditer(tail))
+        if found and (found[-1].start() > 12 or len(text) <= size or size == WINDOW):
+            return _named(found[-1])
+    return None
 
 
 def same(gold: str, answer: str) -> bool:
@@ -109,7 +113,11 @@ def _word(line: str, pattern: re.Pattern[str]) -> str | None:
 
 def _words(piece: str, pattern: re.Pattern[str]) -> Iterator[str]:
     for match in pattern.finditer(piece):
-        yield _name((match["yes"] is not None) != (match["not"] is not None))
+        yield _named(match)
+
+
+def _named(match: re.Match[str]) -> str:
+    return _name((match["yes"] is not None) != (match["not"] is not None))
 
 
 def _name(positive: bool) -> str:

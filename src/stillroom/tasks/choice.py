@@ -47,7 +47,8 @@ def commit(text: str, choices: Sequence[str]) -> Found:
     options = Options.of(choices)
     stated = list(commitments(text))
     found = [(c.start, c.rule, letter) for c in stated if (letter := options.read(c.text))]
-    found += [(at, "asked", letter) for at, letter in _affirmed(text, options)][-1:]
+    after = max((at for at, _, _ in found), default=len(text) - 3 * WINDOW)
+    found += [(at, "asked", letter) for at, letter in _affirmed(text, max(0, after), options)][-1:]
     if stated:
         for line in conclusions(corrected(text, stated[0].start)):
             if letter := _only(unwrap(line), options):
@@ -69,8 +70,11 @@ def last(text: str, choices: Sequence[str]) -> str | None:
     """The last letter that is dressed as one."""
     options = Options.of(choices)
     tail = LISTING.sub("", text[-WINDOW:])
-    found = [letter for _, letter in _dressed(tail, options)]
-    return found[-1] if found else options.stated(tail)
+    for window in (tail[-100:], tail):
+        found = list(_dressed(window, options))
+        if found and (window is tail or found[-1][0] > 0):
+            return found[-1][1]
+    return options.stated(tail)
 
 
 def same(gold: str, answer: str, choices: Sequence[str]) -> bool:
@@ -85,9 +89,8 @@ def _dressed(text: str, options: "Options") -> Iterator[tuple[int, str]]:
             yield match.start(), letter
 
 
-def _affirmed(text: str, options: "Options") -> Iterator[tuple[int, str]]:
+def _affirmed(text: str, start: int, options: "Options") -> Iterator[tuple[int, str]]:
     """`(B) is the correct answer`: the letter stands before what says so."""
-    start = max(0, len(text) - 3 * WINDOW)
     for match in AFFIRMED.finditer(text, start):
         letter = (match[1] or match[2]).upper()
         if letter in options.letters and not NEGATED.search(match[0]):

@@ -84,7 +84,8 @@ def own_words(text: str) -> str:
         text = TAG.sub("\nThe answer is ", text).replace("</answer>", "\n")
     if "<|" in text or "</s>" in text:
         text = next((part for part in TOKEN.split(text) if part.strip()), "")
-    marks = [match.start() for match in ECHO.finditer(text)]
+    asks = ":" in text or "nother " in text or " next " in text
+    marks = [match.start() for match in ECHO.finditer(text)] if asks else []
     if not marks:
         return text
     if not text[: marks[0]].strip():

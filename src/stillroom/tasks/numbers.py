@@ -34,7 +34,9 @@ NUMBER = re.compile(
       | \ and\ (?:a|one)\ (?P<part>half|third|quarter)\b
       | (?:\ ?[-~]\ ?|\ to\ )[$€£¥₹]?(?P<end>\d+(?:\.\d+)?)(?![\d-])(?!\ ?[=*×/+])
     )?
-    (?P<suffix>(?:st|nd|rd|th)\b|\ ?%|\ ?(?:hundred|thousand|million|billion|trillion|dozen|percent|cents?)\b|(?-i:[kKM])(?!\w))?
+    (?P<suffix>(?:st|nd|rd|th)\b|\ ?%
+      | \ ?(?:hundred|thousand|million|billion|trillion|dozen|percent|cents?)\b
+      | (?-i:[kKM])(?!\w))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )

@@ -57,7 +57,7 @@ def working_follows(said: str, text: str) -> bool:
 def last(text: str, _choices: Sequence[str]) -> str | None:
     """The last number in digits, else in words."""
     tail = unwrap(text[-WINDOW:])
-    for window in (tail[-120:], tail):
+    for window in (tail[-48:], tail[-120:], tail):
         found = list(readings(window)) or list(worded(window)) if window is tail else list(readings(window))
         if found and (found[-1].start > 0 or window is tail):
             return found[-1].text
