@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stillroom.records import Kind
 from stillroom.tasks.answers import Question, grade, grade_all
 
 DATA = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -43,12 +44,18 @@ def options(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(each["text"] if isinstance(each, dict) else each for each in found)
 
 
+def kind_of(kind: Kind, gold: str) -> Kind:
+    """ASDiv and MAWPS ask for some names and some yes or no."""
+    return "text" if kind == "numeric" and not any(map(str.isdigit, gold)) else kind
+
+
 @pytest.mark.parametrize("name", GOLDS)
 def test_every_gold_is_right_against_itself(name: str) -> None:
     kind, read = GOLDS[name]
     golds = [(str(read(row)), options(row) if kind == "choice" else ()) for row in rows(name)]
+    golds = [(gold, choices) for gold, choices in golds if "string(n)" not in gold]  # a gold cut out of a drawing
     for form in ("{}", "The answer is {}.", "First 3 + 4 = 7.\n**Answer:** {}"):
-        asked = (Question(kind, gold, form.format(gold), choices) for gold, choices in golds)
+        asked = (Question(kind_of(kind, gold), gold, form.format(gold), choices) for gold, choices in golds)
         wrong = [gold for (gold, _), verdict in zip(golds, grade_all(asked), strict=True) if not verdict.correct]
         assert not wrong, form
 

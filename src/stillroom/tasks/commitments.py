@@ -36,7 +36,8 @@ ECHO = re.compile(
 TAG = re.compile(r"(?:the answer is:?\s*)?<answer>\s*(?:the answer is:?)?", re.IGNORECASE)
 TOKEN = re.compile(r"<\|(?:end|eot|im|start|assistant|user)[a-z_]*\|>(?:assistant)?|</s>")
 """What a model writes to end its turn, where decoding has left it in the text."""
-DISPLAYS = {"\\[": "\\]", "$$": "$$", "\\begin": "\\end"}
+DISPLAYS = {"\\[": "\\]", "$$": "$$"}
+ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s?")
 SENTENCE_END = re.compile(r"(?<=[.!?])(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+")
 ASIDE = re.compile(
@@ -139,6 +140,8 @@ def rest(text: str, start: int) -> str:
     while lead and piece[lead - 1] in "-'\"":
         lead -= 1
     body = piece[lead:]
+    if match := ENVIRONMENT.match(body):
+        return match[0] + body[match.end() :].partition("\n")[0].rstrip()
     for opening, closing in DISPLAYS.items():
         if body.startswith(opening) and (end := body.find(closing, 2)) > 0:
             return body[: end + len(closing)]

@@ -26,7 +26,8 @@ RESULT = re.compile(r"=\s?([^=$\n]{1,30}?)\s?\$")
 WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 BETWEEN = re.compile(r"[\s,;:]*(?:and|or|,|&)?\s*")
 REASON = re.compile(
-    r"\s*[,;(]?\s*\b(?:because|since|where|which|so that|as the|when|for all|with)\b.*$|\s\([^()]*\s[^()]*\)\s*$",
+    r"\s*[,;(]?\s*\b(?:because|since|where|which|so that|as the|when|for all|with)\b.*$"
+    r"|\s\([^()\\]*[a-z]{2}\s[^()]*\)\s*$",
     re.DOTALL,
 )
 LONGEST = 1000
@@ -117,7 +118,7 @@ def _answer(commitment: Commitment) -> str | None:
         piece = predicate(sentence(piece))
         formulas = _formulas(piece)
     if not formulas:
-        return _worded(REASON.sub("", piece).strip(" *`.")) or None
+        return _worded(REASON.sub("", piece).strip(" *`").rstrip(".")) or None
     answer, _, end = formulas[0]
     for formula, start, after in formulas[1:]:
         if not BETWEEN.fullmatch(piece, end, start):
