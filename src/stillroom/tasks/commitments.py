@@ -39,7 +39,9 @@ TOKEN = re.compile(r"<\|(?:end|eot|im|start|assistant|user)[a-z_]*\|>(?:assistan
 DISPLAYS = {"\\[": "\\]", "$$": "$$"}
 ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s?")
-SENTENCE_END = re.compile(r"(?<=[.!?])(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+")
+SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!\bMrs\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+"
+)
 ASIDE = re.compile(
     r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check\b|verif|let me know|please|i hope"
     r"|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
