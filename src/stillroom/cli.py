@@ -162,7 +162,9 @@ def report(
 
 @app.command()
 def grade(
-    file: Annotated[Path, typer.Argument(help="JSON lines: kind, gold, prediction_text, perhaps choices; `-` is stdin.")],
+    file: Annotated[
+        Path, typer.Argument(help="JSON lines: kind, gold, prediction_text, perhaps choices; `-` is stdin.")
+    ],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the verdicts to this file.")] = None,
 ) -> None:
     """Grade anybody's outputs: each line comes back with its verdict, in order; bad lines are named on stderr.
@@ -176,16 +178,18 @@ def grade(
     from stillroom.files import stream_atomic
     from stillroom.tasks.grading import grade_lines
 
-    bad = []
+    bad: list[int] = []
 
     def complain(number: int, reason: str) -> None:
-        bad.append(number) if len(bad) < 1 else None
+        bad[:] = [number]
         print(f"stillroom: {file}:{number}: {reason}", file=sys.stderr)  # noqa: T201
 
     try:
         source = nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb")
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read ({error.strerror}); give a file of JSON lines, or - for stdin") from None
+        raise UsageError(
+            f"{file}: cannot be read ({error.strerror}); give a file of JSON lines, or - for stdin"
+        ) from None
     with source as lines, stream_atomic(output) if output else nullcontext(sys.stdout.buffer) as out:
         try:
             for line in grade_lines(lines, complain):

@@ -96,6 +96,4 @@ def _exact(gold: str, text: str) -> Verdict | None:
     if not (whole or asked):
         return None
     rule = "bare" if whole else "asked"
-    return Verdict(
-        correct=True, extracted=wanted, rule=rule, parsed=True, strict=asked, flexible=True, equivalent=True
-    )
+    return Verdict(correct=True, extracted=wanted, rule=rule, parsed=True, strict=asked, flexible=True, equivalent=True)

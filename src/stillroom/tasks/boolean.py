@@ -9,52 +9,85 @@ from stillroom.tasks.found import Found, unread
 WORD = re.compile(
     r"\b(?:is|are|was|were|be|as|statement|claim)(?P<not>n't|\s(?:not|never))?\s(?:\w+ly\s)?"
     r"(?:(?P<yes>yes|true|correct|right|accurate|valid|plausible)"
-    r"|(?P<no>no|false|incorrect|wrong|inaccurate|untrue|invalid|implausible))\b(?!-)",
+    r"|(?P<no>no(?!\s(?-i:[a-z]))|false|incorrect|wrong|inaccurate|untrue|invalid|implausible))\b(?!-)",
     re.IGNORECASE,
 )
-PLAIN = re.compile(r"\b(?P<not>(?:not|isn't|never)\s)?(?:(?P<yes>yes|true)|(?P<no>no|false))\b(?!-)", re.IGNORECASE)
+PLAIN = re.compile(
+    r"\b(?P<not>(?:not|isn't|never)\s)?(?:(?P<yes>yes|true)|(?P<no>"
+    r"no(?!\s(?!because|since|it|they|he|she|there|and|but|or|as|for|in|to|not|the|this|that|however|although|though)"
+    r"(?-i:[a-z]))|false))\b(?!-)",
+    re.IGNORECASE,
+)
 LONE = re.compile(
-    r"\W*(?:\(?[ab][).:]\s*)?(?:(?P<yes>correct|right|valid|plausible|y|t|1)|(?P<no>incorrect|wrong|invalid|implausible|n|f|0))\W*",
+    r"\W*(?:\(?[ab][).:]\s*)?"
+    r"(?:(?P<yes>correct|right|valid|plausible|y|t|1)|(?P<no>incorrect|wrong|invalid|implausible|n|f|0))\W*",
     re.IGNORECASE,
 )
 DOUBT = re.compile(
-    r"\b(?:cannot be determined|can't be determined|cannot determine|not (?:clear|certain|possible to (?:say|know|determine|tell))"
-    r"|unclear|unknown|uncertain|it depends|not enough information|insufficient|undetermined|yes or no|true or false|yes/no)\b",
+    r"\b(?:cannot be determined|can't be determined|cannot determine"
+    r"|not (?:clear|certain|possible to (?:say|know|determine|tell))|unclear|unknown|uncertain|it depends"
+    r"|not enough information|insufficient|undetermined|(?:yes|true) (?:or|and) (?:no|false)|yes/no)\b",
     re.IGNORECASE,
 )
 DENIAL = re.compile(
-    r"\b(?:not|cannot|never|no longer|unlikely|impossible|unable|fails?|lacks?|ineligible|improbable|very low|implausible|neither|nobody|nothing|none)\b|n't\b|\bno\s\w", re.IGNORECASE
+    r"\b(?:not|cannot|never|no longer|unlikely|impossible|unable|fails?|lacks?|ineligible|improbable|very low"
+    r"|implausible|neither|nobody|nothing|none)\b|n't\b|\bno\s\w",
+    re.IGNORECASE,
 )
-CUE = re.compile(r"\W*(?:therefore|thus|so|hence|in conclusion|overall|consequently|as a result|in summary|based on)\b", re.IGNORECASE)
-OPENING = re.compile(r"[\s*_#\"'(`]*(yes|no|true|false)\b(?=\s*[,.:;!*)\n\"'—–-]|\s*$|\s(?:because|since|it|they|he|she|the)\b)", re.IGNORECASE)
+BECAUSE = re.compile(r",?\s(?:because|since)\s", re.IGNORECASE)
+CUE = re.compile(
+    r"\W*(?:therefore|thus|so|hence|wait|actually|correction|in conclusion"
+    r"|overall|consequently|as a result|in summary|based on)\b",
+    re.IGNORECASE,
+)
+BRIEF = re.compile(
+    r"[\s*_\"']*(?:that(?:'s|\sis)\s|it(?:'s|\sis)\s|oh,?\s)?(?:(?P<no>(?:definitely|absolutely|certainly|probably|surely|of"
+    r"\scourse|likely)\snot|not\s(?:really|right|correct|at\sall|possible|likely)|nope|nah|never|no\sway|incorrect|wrong|unlikely)"
+    r"|(?P<yes>definitely|absolutely|certainly|of\scourse|indeed|sure|yep|yeah|yup|correct|right))(?=\s*[,.!*]|\s*$)",
+    re.IGNORECASE,
+)
+"""How a text may begin that says yes or no in another word."""
+OPENING = re.compile(
+    r"[\s*_#\"'(`]*(yes|no|true|false)\b(?=\s*[,.:;!*)\n\"'—–-]|\s*$|\s(?:because|since|it|they|he|she|the)\b)",
+    re.IGNORECASE,
+)
 
 
-def commit(text: str, _choices: Sequence[str]) -> Found:
+def commit(text: str, _choices: Sequence[str]) -> Found:  # noqa: PLR0911 (a ladder, from the surest sign to the last)
     """What the text commits to last, else the word it opens with, else what its conclusion says or denies."""
+    text = text.replace("_", " ")  # `_yes_`: an underscore is markup here, and no letter
     stated = list(commitments(text))
     for rule, piece, *_ in stated:
         if answer := _stated(sentence(piece)):
             return Found(rule, answer, True)
     lines = list(conclusions(text[stated[0].start :] if stated else text))
+    opening = OPENING.match(text)
     for line in lines[:2]:
-        if (answer := _word(line, PLAIN)) and (len(line) < 120 or CUE.match(line)):
+        if (answer := _word(line, PLAIN)) and (CUE.match(line) or (len(line) < 120 and not opening)):
             return Found("conclusion", answer, True)
-    if match := OPENING.match(text):
-        return Found("opening", _name(match[1].lower() in ("yes", "true")), True)
+    if opening:
+        return Found("opening", _name(opening[1].lower() in ("yes", "true")), True)
     for line in lines[:3]:
         if answer := _word(line, WORD):
             return Found("conclusion", answer, True)
     for line in lines[:3]:
         if CUE.match(line) and not DOUBT.search(line):
             return Found("prose", _name(DENIAL.search(line) is None), True)
+    brief = None if stated else BRIEF.match(text) or LONE.fullmatch(text)
+    if brief:
+        return Found("opening", _name(brief["yes"] is not None), True)
     answer = None if stated else last(text, ())
     return Found("last", answer, True) if answer else unread(stated)
 
 
 def last(text: str, _choices: Sequence[str]) -> str | None:
     """The last yes, no, true or false."""
-    found = list(_words(text[-WINDOW:], PLAIN))
-    return found[-1] if found else None
+    for size in (100, WINDOW):
+        tail = DOUBT.sub(" ", text[-size:])
+        found = list(PLAIN.finditer(tail))
+        if found and (found[-1].start() > 12 or len(text) <= size or size == WINDOW):
+            return _named(found[-1])
+    return None
 
 
 def same(gold: str, answer: str) -> bool:
@@ -74,13 +107,17 @@ def _stated(piece: str) -> str | None:
 
 def _word(line: str, pattern: re.Pattern[str]) -> str | None:
     """The one judgement of a line; None where it doubts or gives both."""
-    found = set(_words(line, pattern))
+    found = set(_words(BECAUSE.split(line)[0], pattern)) or set(_words(line, pattern))
     return found.pop() if len(found) == 1 and not DOUBT.search(line) else None
 
 
 def _words(piece: str, pattern: re.Pattern[str]) -> Iterator[str]:
     for match in pattern.finditer(piece):
-        yield _name((match["yes"] is not None) != (match["not"] is not None))
+        yield _named(match)
+
+
+def _named(match: re.Match[str]) -> str:
+    return _name((match["yes"] is not None) != (match["not"] is not None))
 
 
 def _name(positive: bool) -> str:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
+from stillroom.tasks.commitments import WINDOW, commitments, conclusions, corrected, sentence
 from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import unwrap
+from stillroom.tasks.numbers import agree, readings
 
 MARK = re.compile(r"^\s*[(\[]?([A-Za-z])\s*[).:\]]\s*")
 DRESSED = re.compile(
@@ -17,18 +18,27 @@ DRESSED = re.compile(
 )
 LEADING = re.compile(
     r"[\s*_\"'“‘`:$#-]*(?:[(\[]?(?:option|choice|letter|answer)\s?[:\"'*_]{0,3})?"
-    r"(?:[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?[)\]}]|[\"'“‘`*_]{0,3}([A-Z])(?![\w'’])|([a-z])(?=[).:]|\s*$))",
+    r"(?:[(\[{]\s?[*_]{0,2}([A-Za-z])[*_]{0,2}\s?[)\]}]|[\"'“‘`*_]{0,3}([A-Z])(?!\w|['’]\w)|([a-z])(?=[).:]|\s*$))",
     re.IGNORECASE,
 )
 AFFIRMED = re.compile(
-    r"(?:\b(?:option|choice|answer)\s)?[*_]{0,2}(?:\(([A-Za-z])\)|\b([A-Z])\b\)?)[*_]{0,2}(?:[:.)]?\s[^.\n()]{0,120}?)?,?\s"
+    r"(?:\b(?:option|choice|answer)\s)?[*_]{0,2}(?:\(([A-Za-z])\)|\b([A-Z])\b\)?)[*_\"'”’]{0,2}(?:[:.)]?\s[^.\n()]{0,120}?)?,?\s"
     r"(?:is|would be|must be|seems|appears to be|provides|represents|best|makes)\s(?:\w+\s){0,3}?"
     r"(?:correct|right|best|answer|appropriate|accurate|most|closest|true|likely|solution)\b"
     r"(?!\s(?:because|since)\sit\sis\snot)",
 )
-NEGATED = re.compile(r"\b(?:not|isn't|incorrect|wrong|false|eliminate|rule out|ruled out|neither|nor|cannot be)\b", re.IGNORECASE)
-ALSO = re.compile(r"\W{0,3}(?:,|/|&|or|and|,\s?and|,\s?or)\s?(?:option\s|choice\s)?[(\[*]{0,3}([A-J])(?![\w'’])[)\]*]{0,3}")
+NEGATED = re.compile(
+    r"\b(?:not|isn't|incorrect|wrong|false|eliminate|rule out|ruled out|neither|nor|cannot be)\b", re.IGNORECASE
+)
+ALSO = re.compile(
+    r"\W{0,3}(?:,|/|&|or|and|,\s?and|,\s?or)\s?(?:option\s|choice\s)?[(\[*]{0,3}([A-J])(?![\w'’])[)\]*]{0,3}"
+)
 ARTICLE = re.compile(r"\s+(?!(?:because|since|as|is|and|or|due|which|so|but|not|for|with|based|in|on)\b)[a-z]{2,}")
+LISTING = re.compile(
+    r"^\W{0,4}(?:answer\s)?(?:options|choices)\b[\s:*_]{0,8}\(?a[).:].{0,400}\bb[).:].*(?:\n\s{0,4}\(?[c-j][).:].*){0,8}",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""The options themselves, repeated."""
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -37,13 +47,19 @@ def commit(text: str, choices: Sequence[str]) -> Found:
     options = Options.of(choices)
     stated = list(commitments(text))
     found = [(c.start, c.rule, letter) for c in stated if (letter := options.read(c.text))]
-    found += [(at, "asked", letter) for at, letter in _affirmed(text, options)][-1:]
+    after = max((at for at, _, _ in found), default=len(text) - 3 * WINDOW)
+    found += [(at, "asked", letter) for at, letter in _affirmed(text, max(0, after), options)][-1:]
+    if stated:
+        for line in conclusions(corrected(text, stated[0].start)):
+            if letter := _only(unwrap(line), options):
+                return Found("conclusion", letter, True)
     if found:
         _, rule, letter = max(found)
         return Found(rule, letter, True)
     tail = text[stated[0].start :] if stated else text  # what came before an unreadable commitment was working
+    tail = LISTING.sub("", tail)
     for line in conclusions(tail):
-        letter = _only(line, options)
+        letter = _only(unwrap(line), options)
         if letter:
             return Found("conclusion", letter, True)
     letter = last(tail, choices)
@@ -53,8 +69,12 @@ def commit(text: str, choices: Sequence[str]) -> Found:
 def last(text: str, choices: Sequence[str]) -> str | None:
     """The last letter that is dressed as one."""
     options = Options.of(choices)
-    found = [letter for _, letter in _dressed(text[-WINDOW:], options)]
-    return found[-1] if found else options.stated(text[-WINDOW:])
+    tail = LISTING.sub("", text[-WINDOW:])
+    for window in (tail[-100:], tail):
+        found = list(_dressed(window, options))
+        if found and (window is tail or found[-1][0] > 0):
+            return found[-1][1]
+    return options.stated(tail)
 
 
 def same(gold: str, answer: str, choices: Sequence[str]) -> bool:
@@ -69,9 +89,8 @@ def _dressed(text: str, options: "Options") -> Iterator[tuple[int, str]]:
             yield match.start(), letter
 
 
-def _affirmed(text: str, options: "Options") -> Iterator[tuple[int, str]]:
+def _affirmed(text: str, start: int, options: "Options") -> Iterator[tuple[int, str]]:
     """`(B) is the correct answer`: the letter stands before what says so."""
-    start = max(0, len(text) - 3 * WINDOW)
     for match in AFFIRMED.finditer(text, start):
         letter = (match[1] or match[2]).upper()
         if letter in options.letters and not NEGATED.search(match[0]):
@@ -124,7 +143,19 @@ class Options:
         if stated := self.stated(line, opening=True):
             return stated
         found = [letter for at, letter in _dressed(line, self) if not NEGATED.search(line[max(0, at - 25) : at])]
-        return found[0] if found else self.stated(line)
+        return found[0] if found else self.stated(line) or self._valued(line)
+
+    def _valued(self, line: str) -> str | None:
+        """The letter of the one option that is worth the one number of the line: `$12.00` for `$12`."""
+        said = list(readings(unwrap(line)))
+        if len(said) != 1 or not all(any(map(str.isdigit, text)) for text in self.texts):
+            return None
+        equal = [
+            letter
+            for letter, text in zip(self.letters, self.texts, strict=False)
+            if [True for reading in readings(text) if agree(reading, said[0])] and len(list(readings(text))) == 1
+        ]
+        return equal[0] if len(equal) == 1 else None
 
     def _others(self, piece: str, end: int) -> list[str]:
         """The letters that stand beside the first as equals: `(A) or (B)` is not a choice of A."""
@@ -148,11 +179,13 @@ class Options:
         found = [
             (len(text), letter)
             for letter, text in zip(self.letters, self.texts, strict=False)
-            if text and self.texts.count(text) == 1 and (words.startswith(f" {text} ") if opening else f" {text} " in words)
+            if text
+            and self.texts.count(text) == 1
+            and (words.startswith(f" {text} ") if opening else f" {text} " in words)
         ]
         if not found:
             return None
-        size, letter = max(found)
+        _, letter = max(found)
         longest = self.texts[self.letters.index(letter)]
         rivals = [r for _, r in found if r != letter and self.texts[self.letters.index(r)] not in longest]
         return letter if opening or not rivals else None

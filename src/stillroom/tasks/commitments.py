@@ -29,17 +29,22 @@ BEFORE_CHOSEN = re.compile(r"\b(?:correct|best|right|answer|appropriate|suitable
 HEADING = re.compile(r"[\s#*_>\d.)\-]*(?:(?:the|my|and|your|final|correct|short)\s)*$")
 ECHO = re.compile(
     r"(?:^|\n)[ \t]*(?:#{1,4}[ \t]*|\*\*)?(?:q|question|problem|human|user|instruction|input|example|exercise)"
-    r"[ \t]{0,4}\d{0,4}[ \t]{0,4}(?:\*\*)?[ \t]{0,4}:",
+    r"[ \t]{0,4}\d{0,4}[ \t]{0,4}(?:\*\*)?[ \t]{0,4}:"
+    r"|\n[ \t]*(?:here(?:'s|\sis)|let(?:'s|\sus)\s(?:try|solve|do)|now)\s(?:another|a\snew|a\ssimilar|the\snext)\s",
     re.IGNORECASE,
 )
 TAG = re.compile(r"(?:the answer is:?\s*)?<answer>\s*(?:the answer is:?)?", re.IGNORECASE)
 TOKEN = re.compile(r"<\|(?:end|eot|im|start|assistant|user)[a-z_]*\|>(?:assistant)?|</s>")
 """What a model writes to end its turn, where decoding has left it in the text."""
-DISPLAYS = {"\\[": "\\]", "$$": "$$", "\\begin": "\\end"}
+DISPLAYS = {"\\[": "\\]", "$$": "$$"}
+ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}.*?\\end\{\1\}", re.DOTALL)
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s?")
-SENTENCE_END = re.compile(r"(?<=[.!?])(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+")
+SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!\bMrs\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?:[*_\"')\]]{0,3})\s+(?=[\"'(*_$\\A-Z])|\n+"
+)
 ASIDE = re.compile(
-    r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check|verif|let me know|please|i hope|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
+    r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check\b|verif|let me know|please|i hope"
+    r"|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
     re.IGNORECASE,
 )
 
@@ -53,12 +58,26 @@ class Commitment(NamedTuple):
     """Where a box closes."""
 
 
+ONE_WORD = re.compile(r"\W*(?:yes|no|true|false|[a-j]|[$€£]?-?\d[\d.,]{0,20}%?(?:\s\w{1,20})?)\W*", re.IGNORECASE)
+"""An answer and nothing else."""
+RETRACTION = re.compile(
+    r"(?:^|[.!?…]\s+|\n)(?:but\s|oh,?\s|hmm,?\s)?"
+    r"(?:wait\b|actually,|correction\b|oops|sorry,|no,\s(?:it|that|the)\b|on second thought|i made a mistake)",
+    re.IGNORECASE,
+)
+WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+"""Full-width letters, digits and signs, as the narrow ones that they stand for."""
+IS_WIDE = re.compile("[\uff01-\uff5e]")
+
+
 def own_words(text: str) -> str:
     """The text without silent thoughts that end before it and without what belongs to other questions.
 
     A text that opens with a question repeats its prompt: its last block counts. Any other text is an answer from its
     first character: from the first new question after a commitment on, it is an echo of the few-shot prompt.
     """
+    if not text.isascii() and IS_WIDE.search(text):
+        text = text.translate(WIDE)
     tail = text.rpartition("</think>")[2]
     text = tail if tail.strip() else text
     if "[asy]" in text:
@@ -68,13 +87,14 @@ def own_words(text: str) -> str:
         text = TAG.sub("\nThe answer is ", text).replace("</answer>", "\n")
     if "<|" in text or "</s>" in text:
         text = next((part for part in TOKEN.split(text) if part.strip()), "")
-    marks = [match.start() for match in ECHO.finditer(text)] if ":" in text else []
+    asks = ":" in text or "nother " in text or " next " in text
+    marks = [match.start() for match in ECHO.finditer(text)] if asks else []
     if not marks:
         return text
     if not text[: marks[0]].strip():
         return text[marks[-1] :]
     for mark in marks[:MANY]:
-        if next(commitments(text[:mark]), None):
+        if ONE_WORD.fullmatch(text, 0, mark) or next(commitments(text[:mark]), None):
             return text[:mark]
     return text
 
@@ -122,6 +142,8 @@ def rest(text: str, start: int) -> str:
     while lead and piece[lead - 1] in "-'\"":
         lead -= 1
     body = piece[lead:]
+    if match := ENVIRONMENT.match(body):
+        return match[0] + body[match.end() :].partition("\n")[0].rstrip()
     for opening, closing in DISPLAYS.items():
         if body.startswith(opening) and (end := body.find(closing, 2)) > 0:
             return body[: end + len(closing)]
@@ -168,6 +190,13 @@ def _hashed(text: str) -> Iterator[Commitment]:
 def sentence(text: str) -> str:
     """The first sentence of a piece of text."""
     return SENTENCE_END.split(text, maxsplit=1)[0] if text else text
+
+
+def corrected(text: str, start: int) -> str:
+    """What the text says after it has taken back what it committed to at `start`; empty where it has not."""
+    tail = text[start : start + WINDOW]
+    match = RETRACTION.search(tail)
+    return tail[match.end() :] if match else ""
 
 
 def conclusions(text: str) -> Iterator[str]:

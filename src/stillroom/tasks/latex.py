@@ -8,21 +8,26 @@ from functools import lru_cache
 
 CHARACTERS = str.maketrans(
     {
-        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "\u00a0": " ", "\u2009": "", "\u202f": "", "\u2007": " ",
-        "×": "×", "⋅": "*", "·": "*", "∙": "*", "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "’": "'", "“": '"', "”": '"', "，": ",",
+        "−": "-", "–": "-", "‐": "-", "‑": "-", "﹣": "-", "－": "-", "\u00a0": " ", "\u2009": "",
+        "\u202f": "", "\u2007": " ",
+        "×": "×", "⋅": "*", "·": "*", "∙": "*", "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "’": "'", "“": '"', "”": '"',
+        "，": ",",
         "：": ":", "％": "%", "＄": "$", "½": " 1/2", "¼": " 1/4", "¾": " 3/4", "⅓": " 1/3", "⅔": " 2/3",
         "\u200b": "", "\u2060": "", "\ufeff": "", "\\": "\\",
     }
 )  # fmt: skip
 SYMBOLS = str.maketrans(
     {
-        "π": "\\pi ", "∞": "\\infty ", "∪": "\\cup ", "∩": "\\cap ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "±": "\\pm ",
+        "π": "\\pi ", "∞": "\\infty ", "∪": "\\cup ", "∩": "\\cap ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ",
+        "±": "\\pm ",
         "°": "", "∈": "\\in ", "θ": "\\theta ", "×": "\\times ", "√": "\\sqrt", "≈": "\\approx ", "∅": "\\emptyset ",
         "²": "^2", "³": "^3", "⁴": "^4", "⁵": "^5", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5", "₆": "_6", "₇": "_7",
         "₈": "_8", "₉": "_9",
     }
 )  # fmt: skip
-SPACES = re.compile(r"\\(?:[,;:!> ]|quad\b|qquad\b|thinspace\b|phantom\{[^{}]*\}|hspace\{[^{}]*\})|~|\{(?=[,:]\})|(?<=[,:])\}(?=\d)")
+SPACES = re.compile(
+    r"\\(?:[,;:!> ]|quad\b|qquad\b|thinspace\b|phantom\{[^{}]*\}|hspace\{[^{}]*\})|~|\{(?=[,:]\})|(?<=[,:])\}(?=\d)"
+)
 GROUPED = re.compile(r"(?<=\d)\{,\}(?=\d)|(?<=\d),\\!\s*(?=\d{3})")
 SIZES = re.compile(r"\\(?:left|right|bigl?|bigr|Bigl?|Bigr|displaystyle|textstyle|limits|rm|bf|it)(?![a-zA-Z])\s?")
 FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*([^{}]*?)\s*\}|(\d))\s*(?:\{\s*([^{}]*?)\s*\}|(\d))")
@@ -80,8 +85,14 @@ SHORTHAND = (
     (re.compile(r"\\sqrt\[(?:2)\]"), r"\\sqrt"),
     (re.compile(r"^0(?=\d\s?:)"), ""),
 )
-CONNECTED = re.compile(r"\s*(?:,|;)?\s*(?:\\(?:text|mbox|textrm|mathrm)\s?\{\s*,?\s*(?:and|or)\s*\}|(?<![a-z])(?:and|or)(?![a-z]))\s*(?:\\ )?")
-UNIT = re.compile(r"(?<=[\d})i])\s*\\(?:text|mbox|textrm|mathrm|textnormal|textit|textbf|hbox|operatorname)\s?\{\s*[^{}]*\}(?:\s*\^\s*(?:\d|\{\d\}))?\.?")
+CONNECTED = re.compile(
+    r"\s*(?:,|;)?\s*(?:\\(?:text|mbox|textrm|mathrm)\s?\{\s*,?\s*(?:and|or)\s*\}"
+    r"|(?<![a-z])(?:and|or)(?![a-z]))\s*(?:\\ )?"
+)
+UNIT = re.compile(
+    r"(?<=[\d})i])\s*\\(?:text|mbox|textrm|mathrm|textnormal|textit|textbf|hbox|operatorname)"
+    r"\s?\{\s*[^{}]*\}(?:\s*\^\s*(?:\d|\{\d\}))?\.?"
+)
 PLAIN_UNIT = re.compile(r"^(\S*[\d})])\s+(?!and\b|or\b|to\b)(?:[a-zA-Z][a-zA-Z./']+\s?)+(?:\^\s*\{?\d\}?)?\.?$")
 GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d])|(?<![\d.,])\d{1,3}(?:\ \d{3})+(?![\d.])")
 ROOT = re.compile(r"√\s?\(?(\d+(?:\.\d+)?)\)?")

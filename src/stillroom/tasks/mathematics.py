@@ -11,18 +11,25 @@ from functools import lru_cache
 
 from stillroom.tasks import workers
 from stillroom.tasks.commitments import WINDOW, Commitment, commitments, conclusions, sentence
-from stillroom.tasks.found import NOTHING, Found, unread
+from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import canonical, split, tight
 from stillroom.tasks.numbers import plain, readings
 
 FORMULA = re.compile(r"(?<!\\)\$\$?([^$]{1,600}?)(?<!\\)\$\$?|\\\((.{1,600}?)\\\)|\\\[(.{1,600}?)\\\]", re.DOTALL)
-BESIDE = re.compile(r"[\s$,;\\()\[\].]{0,12}(?:\\?q?quad|\\text\s?\{\s*(?:and|or)\s*\}|and|or|[\s$,;\\()\[\]]){0,6}(?:[a-z]_?\d?\s?=\s?)?")
+BESIDE = re.compile(
+    r"[\s$,;\\()\[\].]{0,12}(?:\\?q?quad|\\text\s?\{\s*(?:and|or)\s*\}|and|or|[\s$,;\\()\[\]]){0,6}(?:[a-z]_?\d?\s?=\s?)?"
+)
 STATES = re.compile(r"(?:\b(?:is|are|be|equals|get|have|find)|=)(?:\s(?:the|only|exactly|just))?\s*$")
+SAID = re.compile(r"[^$\\.]{0,80}?\b(?:is|are|equals)\s(?:exactly\s|only\s)?(-?\d[\d,]*(?:\.\d+)?)(?=[\s.,]|$)")
 ALIGNED = re.compile(r"\\end\{(?:align|aligned|gather|eqnarray|split|multline|tabular)\*?\}")
 RESULT = re.compile(r"=\s?([^=$\n]{1,30}?)\s?\$")
 WORDS = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 BETWEEN = re.compile(r"[\s,;:]*(?:and|or|,|&)?\s*")
-REASON = re.compile(r"\s*[,;(]?\s*\b(?:because|since|where|which|so that|as the|when|for all|with)\b.*$|\s\([^()]*\s[^()]*\)\s*$", re.DOTALL)
+REASON = re.compile(
+    r"\s*[,;(]?\s*\b(?:because|since|where|which|so that|as the|when|for all|with)\b.*$"
+    r"|\s\([^()\\]*[a-z]{2}\s[^()]*\)\s*$",
+    re.DOTALL,
+)
 LONGEST = 1000
 """Characters of an answer that is handed to the library."""
 
@@ -73,6 +80,8 @@ def _concluded(line: str, text: str) -> str | None:
         return re.sub(r"\\\\|&|\\end\{.*", "", line.rpartition("=")[2]).strip(" .") or None
     line = line[end:]
     found = [each for each in _formulas(line) if not each[0].endswith("=")]
+    if found and (plain_one := SAID.match(line, found[-1][2])):
+        return plain_one[1]
     if stated := [f for f, start, _ in found if "=" in f or STATES.search(line[max(0, start - 20) : start])]:
         return stated[-1]
     formulas = [formula for formula, _, _ in found]
@@ -109,7 +118,7 @@ def _answer(commitment: Commitment) -> str | None:
         piece = predicate(sentence(piece))
         formulas = _formulas(piece)
     if not formulas:
-        return _worded(REASON.sub("", piece).strip(" *`.")) or None
+        return _worded(REASON.sub("", piece).strip(" *`").rstrip(".")) or None
     answer, _, end = formulas[0]
     for formula, start, after in formulas[1:]:
         if not BETWEEN.fullmatch(piece, end, start):
@@ -121,7 +130,9 @@ def _answer(commitment: Commitment) -> str | None:
 def predicate(said: str) -> str:
     """What a sentence says of its subject: `The volume of $ABC$ is 120` says `120`."""
     said = REASON.sub("", said)
-    _, verb, after = max((said.rpartition(f" {verb} ") for verb in ("is", "are", "equals", "be")), key=lambda p: len(p[0]))
+    _, verb, after = max(
+        (said.rpartition(f" {verb} ") for verb in ("is", "are", "equals", "be")), key=lambda p: len(p[0])
+    )
     return after if verb and re.search(r"[\d$\\]", after) else said
 
 
@@ -172,6 +183,8 @@ def _equal(left: str, right: str) -> bool | None:
         return a == b
     if tight(left) == tight(right):
         return True
+    if NUMERAL.fullmatch(left) and NUMERAL.fullmatch(right):
+        return False
     if _words(left) or _words(right):
         return _same_words(left, right) if _words(left) else False
     return _same_parts(left, right)
@@ -194,7 +207,11 @@ def _sides(left: str, right: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
-RATIONAL = re.compile(r"(-)?\s*(?:(\d+)(?:\s*(?=\\frac)|\s+(?=\d+\s*/)))?(?:\\frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}|\(?(-?[\d,.]+)\)?\s*/\s*\(?([\d,.]+)\)?|([\d,.]+))")
+RATIONAL = re.compile(
+    r"(-)?\s*(?:(\d+)(?:\s*(?=\\frac)|\s+(?=\d+\s*/)))?"
+    r"(?:\\frac\s*\{\s*(-?[\d.,]+)\s*\}\s*\{\s*(-?[\d.,]+)\s*\}"
+    r"|\(?(-?[\d,.]+)\)?\s*/\s*\(?([\d,.]+)\)?|([\d,.]+))"
+)
 
 
 @lru_cache(maxsize=8192)
@@ -226,13 +243,20 @@ def _words(text: str) -> bool:
 
 def _same_words(gold: str, answer: str) -> bool:
     """Equal but for case, article and brackets, or the gold words first and then a verb or a stop."""
-    left, right = (re.sub(r"^(?:the|an?)\s|[\"'()]|(?:option|choice)\s", "", side.lower()).strip(" .") for side in (gold, answer))
+    left, right = (
+        re.sub(r"^(?:the|an?)\s|[\"'()]|(?:option|choice)\s", "", side.lower()).strip(" .") for side in (gold, answer)
+    )
     if left == right:
         return True
     after = right[len(left) :]
-    return right.startswith(left) and bool(re.match(r"[,.:;]|\s(?:is|has|was|had|because|since|with|and is)\b|\s\W", after) or (len(left) == 1 and after[:1] == " "))
+    return right.startswith(left) and bool(
+        re.match(r"[,.:;]|\s(?:is|has|was|had|because|since|with|and is)\b|\s\W", after)
+        or (len(left) == 1 and after[:1] == " ")
+    )
 
 
+NUMERAL = re.compile(r"\d+_\{?\d+\}?")
+"""Digits with their base."""
 OPEN, CLOSE = "([", ")]"
 
 
@@ -244,10 +268,18 @@ def _same_parts(left: str, right: str) -> bool | None:
         a, b = split(left[1:-1]), split(right[1:-1])
         if len(a) == 1 or len(b) == 1 or "\\cup" in left + right:
             return None
-        same = [_equal(x, y) for x, y in zip(a, b, strict=False)]
-        if len(a) != len(b) or False in same or (left[0], left[-1]) != (right[0], right[-1]):
-            return False if len(a) != len(b) or all(s is not None for s in same) else None
-        return None if None in same else True
+        return _same_places(a, b, (left[0], left[-1]) == (right[0], right[-1]))
+    return _same_members(left, right)
+
+
+def _same_places(a: list[str], b: list[str], brackets: bool) -> bool | None:
+    same = [_equal(x, y) for x, y in zip(a, b, strict=False)]
+    if len(a) != len(b) or False in same or not brackets:
+        return False if len(a) != len(b) or all(s is not None for s in same) else None
+    return None if None in same else True
+
+
+def _same_members(left: str, right: str) -> bool | None:
     a, b = (split(re.sub(r"^\\?\{(.*?)\\?\}$", r"\1", side)) for side in (left, right))
     if len(a) < 2 or len(a) != len(b):
         return None

@@ -20,34 +20,74 @@ LONGEST = 400
 _CORE = r"\d+(?:,\d+)*(?:\.\d+)?|\.\d+"
 NUMBER = re.compile(
     rf"""
-    (?<![A-Za-z0-9_.,])
-    (?P<sign>(?<![\w)\]}}%])[-+]\ ?(?=[$€£¥₹.\d]))?
+    (?<![A-Za-z0-9.,^])(?<![A-Za-z0-9^][_{{])
+    (?P<sign>(?<![A-Za-z0-9)\]}}%])[-+]\ ?(?=[$€£¥₹.\d])
+      | (?:(?<=is\ )|(?<=:\ )|^)(?:minus|negative)\ (?=[$€£¥₹.\d]))?
     (?:[$€£¥₹]\ ?(?P<inner>-)?)?
-    (?P<core>\d{{1,3}}(?:\ \d{{3}})+(?![\d.,:/]|\ ?\d)|{_CORE})
+    (?P<core>\d{{1,3}}(?:\ \d{{3}})+(?!\d|[.,:/]\d|\ \d)|{_CORE})
     (?:
       :(?P<minutes>\d{{1,2}})(?::\d\d)?(?!\d)
       | \ ?(?:[×x*]|\\times|\\cdot)\ ?10\ ?(?:\^|\*\*)\ ?[({{]?(?P<power>[-+]?\d{{1,5}})[)}}]?
       | e(?P<exponent>[-+]?\d{{1,5}})(?![\w.])
       | \ ?/\ ?(?P<below>\d+(?:\.\d+)?)(?![\d/.]*[/\d])
       | (?:\ |\ and\ |\ ?\+\ )(?P<top>\d+)/(?P<bottom>\d+)(?![\d/])
+      | \ and\ (?:a|one)\ (?P<part>half|third|quarter)\b
       | (?:\ ?[-~]\ ?|\ to\ )[$€£¥₹]?(?P<end>\d+(?:\.\d+)?)(?![\d-])(?!\ ?[=*×/+])
     )?
-    (?P<suffix>(?:st|nd|rd|th)\b|\ ?%|\ ?(?:hundred|thousand|million|billion|trillion|percent|cents?)\b)?
+    (?P<suffix>(?:st|nd|rd|th)\b|\ ?%
+      | \ ?(?:hundred|thousand|million|billion|trillion|dozen|percent|cents?)\b
+      | (?-i:[kKM])(?!\w))?
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+SCALES = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "dozen": 12,
+    "k": 1000,
+    "m": 10**6,
+}
+UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 20 + 10 * n for n, word in enumerate(TENS)}
+POWERS = {"hundred": 100, "thousand": 1000, "million": 10**6}
+PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
+_WORD = "|".join(sorted((*WORDS, *POWERS), key=len, reverse=True))
+_PART = "|".join(sorted(PARTS, key=len, reverse=True))
 WORD = re.compile(
-    rf"\b(?P<minus>minus |negative )?(?:(?P<tens>{'|'.join(TENS)})(?:[- ](?P<digit>{'|'.join(UNITS[1:10])}))?"
-    rf"|(?P<hundred>(?:a|one) hundred)|(?P<unit>{'|'.join(sorted(UNITS, key=len, reverse=True))}))\b"
-    r"(?! (?:hundred|thousand|million|of)\b)(?!-)",
-    re.IGNORECASE,
+    rf"""
+    \b(?P<minus>minus\ |negative\ )?
+    (?:(?P<half>(?:a\ |one\ )?half)
+      | (?P<run>(?:a\ (?=hundred|thousand|million))?(?:{_WORD})\b
+          (?:(?:[\ -]|(?<=hundred)\ and\ |(?<=thousand)\ and\ )(?:{_WORD})\b)*)
+        (?:\ and\ (?:a|one)\ (?P<part>{_PART})\b|[\ -](?P<below>{_PART})\b)?
+    )\b(?!\ of\b|-)
+    """,
+    re.VERBOSE | re.IGNORECASE,
 )
 RATIOS = {
     ("hour", "minute"): 60, ("minute", "second"): 60, ("year", "month"): 12, ("day", "hour"): 24, ("week", "day"): 7,
@@ -81,11 +121,30 @@ def readings(text: str) -> Iterator[Reading]:
 
 
 def worded(text: str) -> Iterator[Reading]:
-    """The numbers written in words, from `zero` to `a hundred`."""
+    """The numbers written in words: `twenty-five`, `three hundred and six`, `two and a half`, `three quarters`."""
     for match in WORD.finditer(text):
-        value = 100 if match["hundred"] else WORDS[(match["tens"] or match["unit"]).lower()]
-        value += WORDS[match["digit"].lower()] if match["digit"] else 0
+        value = Fraction(1, 2) if match["half"] else _sum(re.split(r"[ -]", match["run"].lower()))
+        if value is None:
+            continue
+        if match["part"]:
+            value += Fraction(1, PARTS[match["part"].lower()])
+        if match["below"]:
+            value /= PARTS[match["below"].lower()]
         yield Reading((-value if match["minus"] else value,), match[0], match.start(), match.end())
+
+
+def _sum(words: list[str]) -> Fraction | None:
+    """The value of number words in their order; None where they are several numbers in a row."""
+    total = below = 0
+    for word in words:
+        if word in POWERS:
+            below = (below or 1) * POWERS[word]
+            total, below = (total + below, 0) if word != "hundred" else (total, below)
+        elif word in WORDS:
+            if below % 100 and not (below % 10 == 0 and below % 100 >= 20 and WORDS[word] < 10):
+                return None
+            below += WORDS[word]
+    return Fraction(total + below)
 
 
 def agree(gold: Reading, answer: Reading) -> bool:
@@ -108,10 +167,10 @@ def _read(match: re.Match[str], text: str) -> Reading:
     whole = _combined(match, number)
     if whole is None:
         return Reading((), *place)
-    sign = -1 if "-" in ((match["sign"] or "") + (match["inner"] or "")) else 1
-    if not suffix and (compound := COMPOUND.match(text, match.end())):
-        if values := _compound(sign * whole, compound):
-            return Reading(values, text[match.start() : compound.end()], match.start(), compound.end())
+    sign = -1 if (match["sign"] or "+")[0] != "+" or match["inner"] else 1
+    compound = None if suffix else COMPOUND.match(text, match.end())
+    if compound and (together := _compound(sign * whole, compound)):
+        return Reading(together, text[match.start() : compound.end()], match.start(), compound.end())
     values = (sign * whole, *_scaled(sign * whole, suffix))
     return Reading(values, *place, ordinal=suffix in ("st", "nd", "rd", "th"))
 
@@ -124,6 +183,8 @@ def _combined(match: re.Match[str], number: Fraction | int) -> Fraction | int | 
     if match["below"]:
         below = plain(match["below"])
         return Fraction(number) / below if below else None
+    if match["part"]:
+        return number + Fraction(1, PARTS[match["part"].lower()])
     if match["bottom"]:
         top, bottom = plain(match["top"]), plain(match["bottom"])
         return number + Fraction(top) / bottom if bottom and top is not None else None

@@ -1,37 +1,49 @@
 """The kind `numeric`: one number, whatever stands around it."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
-from stillroom.tasks.commitments import WINDOW, commitments, conclusions, sentence
+from stillroom.tasks.commitments import WINDOW, commitments, conclusions, corrected, sentence
+from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import unwrap
 from stillroom.tasks.numbers import Reading, agree, readings, worded
-from stillroom.tasks.found import Found, unread
 
 RESULT = re.compile(r"[=≈]\s?[$€£*_]{0,3}(-?[\d,]*\.?\d+)(?!\s?[-+*/×÷=\d]|[.,]\d)")
 DIRECT = re.compile(r"[\s$*_(~≈£€:-]{0,6}[\d.,]+(?![\d.,]*\s?[-+*/×÷=])")
 EQUALS = re.compile(r"=|≈|\bequals\b")
-ARITHMETIC = re.compile(r"\s{0,2}(?:[a-zA-Z]+\s?)?[-+*/×÷=]")
+ARITHMETIC = re.compile(r"\s?x\s?\d|\s{0,2}(?:[a-zA-Z]+\s?)?[-+*/×÷=]")
 LISTED = re.compile(r"\s*(?:,\s*and|,|and|or|&)\s*[$€£]?\d[\d.,]*\s*(?=$|,|and\b|or\b|[.;])")
 DENIED = re.compile(r"\b(?:not|n't|instead of|rather than|and not)\s(?:\w+\s)?[$*]*$", re.IGNORECASE)
 LIST_MARK = re.compile(r"^\s*(?:\d{1,2}[.)]\s+(?=\S)|step \d+[:.)]?\s?|\(\d{1,2}\)\s)", re.IGNORECASE)
+REMARK = re.compile(r"(?<=\w)[*_]{0,3}\s\([^()]*[a-zA-Z]{3}[^()]*\)[.!]?$")
+OF_THE = re.compile(r"\b(?:for|among|between|by|with)\s(?:all\s)?(?:of\s)?(?:the|his|her|their|these|those)\s$")
+"""Before a number that only tells what the answer is about: `pay $64 for the 16 glasses`."""
 BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 
 
 def commit(text: str, _choices: Sequence[str]) -> Found:
     """The number that the text commits to last."""
     stated = list(commitments(text))
+    if stated and (number := _concluded(corrected(text, stated[0].start), text)):
+        return Found("conclusion", number.text, bool(number.values))
     for rule, piece, start, _ in stated:
         said = sentence(piece)
         number = pick(unwrap(said), text[max(0, start - WINDOW) : start], first=True)
         if number is not None and not (rule == "asked" and working_follows(said, text[start:])):
             return Found(rule, number.text, bool(number.values))
-    for line in conclusions(text[stated[0].start :] if stated else text):
-        number = pick(unwrap(LIST_MARK.sub("", line)), text[-WINDOW:], first=False)
-        if number is not None:
-            return Found("conclusion", number.text, bool(number.values))
-    return unread(stated)
+    number = _concluded(text[stated[0].start :] if stated else text, text)
+    return Found("conclusion", number.text, bool(number.values)) if number else unread(stated)
+
+
+def _concluded(tail: str, text: str) -> Reading | None:
+    """The number of the last sentence that has one; a remark in brackets at its end does not count."""
+    for line in conclusions(tail):
+        said = unwrap(LIST_MARK.sub("", line))
+        for piece in dict.fromkeys((REMARK.sub("", said), said)):
+            if number := pick(piece, text[-WINDOW:], first=False):
+                return number
+    return None
 
 
 def working_follows(said: str, text: str) -> bool:
@@ -45,7 +57,7 @@ def working_follows(said: str, text: str) -> bool:
 def last(text: str, _choices: Sequence[str]) -> str | None:
     """The last number in digits, else in words."""
     tail = unwrap(text[-WINDOW:])
-    for window in (tail[-120:], tail):
+    for window in (tail[-48:], tail[-120:], tail):
         found = list(readings(window)) or list(worded(window)) if window is tail else list(readings(window))
         if found and (found[-1].start > 0 or window is tail):
             return found[-1].text
@@ -65,8 +77,13 @@ def value(text: str) -> Reading | None:
 
 def pick(piece: str, before: str, *, first: bool) -> Reading | None:
     """The number of a sentence that states the answer; `before` is the working, whose result breaks a tie."""
-    found = [reading for reading in readings(piece) if not DENIED.search(piece[max(0, reading.start - 24) : reading.start])]
+    found = [
+        reading for reading in readings(piece) if not DENIED.search(piece[max(0, reading.start - 24) : reading.start])
+    ]
     found = [reading for reading in found if not reading.ordinal] or found
+    found = [
+        reading for reading in found if not OF_THE.search(piece[max(0, reading.start - 30) : reading.start])
+    ] or found
     if not found:
         return next(worded(piece), None) if first or len(piece) < 200 else None
     if first and not piece[: found[0].start].strip(" $*_(~≈:\"'about") and not ARITHMETIC.match(piece, found[0].end):
@@ -99,5 +116,3 @@ def _preferred(found: list[Reading], piece: str, before: str, *, first: bool) ->
             if reached and (equal := [r for r in found if agree(reached, r)]):
                 return equal[-1]
     return found[0] if first else found[-1]
-
-

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 MEMORY = 3 * 2**30
@@ -19,14 +20,16 @@ def main(seconds: float) -> None:
     latex = [LatexExtractionConfig(boxed_match_priority=-1)]
 
     def same(gold: str, answer: str) -> bool:
-        sides = [parse(f"${side}$", latex, fallback_mode="no_fallback", parsing_timeout=None) for side in (gold, answer)]
+        sides = [
+            parse(f"${side}$", latex, fallback_mode="no_fallback", parsing_timeout=None) for side in (gold, answer)
+        ]
         return bool(verify(*sides, timeout_seconds=None, allow_set_relation_comp=True))
 
     same("1/2", "0.5")  # the grammar is built at the first call
     answer_all(seconds, same)
 
 
-def answer_all(seconds: float, same) -> None:
+def answer_all(seconds: float, same: Callable[[str, str], bool]) -> None:
     with Path(os.devnull).open("w") as nowhere:
         sys.stdout.write("ready\n")
         sys.stdout.flush()

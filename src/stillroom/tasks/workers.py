@@ -6,6 +6,7 @@ parent is gone. A new one takes its place. No signal is used.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import queue
@@ -28,7 +29,7 @@ class Worker:
     def __init__(self) -> None:
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 (this very interpreter)
             [sys.executable, "-m", "stillroom.tasks.verifier", str(SECONDS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,10 +62,8 @@ class Worker:
         self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(OSError):  # the other end is already gone
                     pipe.close()
-                except OSError:
-                    pass  # the other end is already gone
         self._process.wait()
 
 
@@ -114,7 +113,7 @@ def pool() -> Pool:
 
 def _forget() -> None:
     """A forked child must not write into its parent's pipes."""
-    global _pool, _lock  # noqa: PLW0603
+    global _pool, _lock
     _pool, _lock = None, threading.Lock()
 
 
