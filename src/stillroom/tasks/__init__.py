@@ -18,7 +18,7 @@ from stillroom.errors import DataError
 from stillroom.files import write_json, write_lines
 from stillroom.records import Problem
 from stillroom.store import Workplace
-from stillroom.tasks import abacus, benchmarks
+from stillroom.tasks import abacus, benchmarks, multiplication, polynomial, prosqa
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.tasks.benchmarks import BENCHMARKS, Splits
 from stillroom.tasks.benchmarks.questions import UNGRADED, QuestionsConfig, question_files, read_questions
@@ -45,6 +45,9 @@ def _benchmark(name: str) -> Task:
 
 TASKS: dict[str, Task] = {
     "abacus": Task(abacus.AbacusConfig, abacus.splits),
+    "multiplication": Task(multiplication.MultiplicationConfig, multiplication.splits),
+    "polynomial": Task(polynomial.PolynomialConfig, polynomial.splits),
+    "prosqa": Task(prosqa.ProsqaConfig, prosqa.splits),
     "questions": Task(QuestionsConfig, read_questions, question_files, lambda config: config.test > 0),
     **{name: _benchmark(name) for name in BENCHMARKS},
 }

@@ -7,7 +7,6 @@ renamed training problem. The split `compositional` holds adjacent pairs of oper
 and `longer` has one step more than training.
 """
 
-import hashlib
 import random
 from collections.abc import Iterator
 from itertools import islice, pairwise
@@ -18,6 +17,7 @@ from pydantic import Field
 
 from stillroom.config import Config
 from stillroom.records import Problem, Step
+from stillroom.tasks.skeletons import home
 
 NAMES = ("Ann", "Ben", "Cara", "Dan", "Eva", "Finn", "Gita", "Hugo")
 OBJECTS = ("apples", "books", "coins", "eggs", "pens", "shells", "stamps", "toys")
@@ -94,8 +94,7 @@ def draw_skeleton(rng: random.Random, steps: int, config: AbacusConfig) -> Skele
 def split_of(skeleton: Skeleton, held_out_pair: str) -> str:
     if held_out_pair in skeleton.pairs():
         return "compositional"
-    bucket = hashlib.sha256(str(skeleton).encode()).digest()[0]
-    return "test" if bucket < 26 else "validation" if bucket < 39 else "train"  # 10 %, 5 %, 85 %
+    return home(str(skeleton))
 
 
 def tell(rng: random.Random, skeleton: Skeleton, config: AbacusConfig, narrated: bool) -> str:
@@ -119,13 +118,13 @@ def tell(rng: random.Random, skeleton: Skeleton, config: AbacusConfig, narrated:
 def generate(config: AbacusConfig, split: str, steps: int, distinct: bool) -> Iterator[Problem]:
     """Problems of one split and length, endlessly; `distinct` ends the stream when no new skeleton turns up."""
     rng = random.Random(f"{config.seed} {split} {steps}")
-    home = {"longer": "test", "narrated": "train"}.get(split, split)
+    where = {"longer": "test", "narrated": "train"}.get(split, split)
     seen: set[Skeleton] = set()
     barren = 0
     while barren < 20_000:
         skeleton = draw_skeleton(rng, steps, config)
         barren += 1
-        if split_of(skeleton, config.held_out_pair) != home or (distinct and skeleton in seen):
+        if split_of(skeleton, config.held_out_pair) != where or (distinct and skeleton in seen):
             continue
         barren = 0
         seen.add(skeleton)

@@ -11,7 +11,7 @@ import pytest
 from stillroom.records import Kind
 from stillroom.tasks.answers import Question, grade, grade_all
 
-DATA = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[3] / "shared" / "data")
+DATA = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[2] / "shared" / "data")
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs the benchmarks: set STILLROOM_DATA to their folder")
 
 GOLDS: dict[str, tuple[Any, Any]] = {
