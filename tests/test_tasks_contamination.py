@@ -7,6 +7,7 @@ import pytest
 from stillroom.errors import DataError
 from stillroom.files import read_lines, write_lines
 from stillroom.records import Overlap, Problem
+from stillroom.tasks import TASKS
 from stillroom.tasks.contamination import ContaminationConfig, Split, compare, make_overlaps, refuse, words
 from toys import problem, workplace
 
@@ -121,3 +122,28 @@ def gate(root: Path, own: dict[str, str], further: dict[str, str]) -> Path:
             write_lines(at.parents[role] / f"{split}.jsonl", [asked(split, question)])
     make_overlaps(ContaminationConfig(allow=(), tasks={"problems": "a", "problems b": "b"}), at)
     return at.out
+
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the published files lie in shared/data, which is not here")
+def test_the_known_overlaps_of_published_benchmarks_are_found() -> None:
+    def split(task: str, part: str, role: str) -> Split:
+        row = TASKS[task]
+        config = row.config.model_validate({"validation": 1} if "validation" in row.config.model_fields else {})
+        made = row.splits(config, DATA)
+        problems = [*made["train"], *made["validation"]] if part == "train" else made[part]
+        return Split(f"{task}/{part}", role, problems)
+
+    tested = [("gsm8k", "test"), ("gsm8k_aug", "validation"), ("gsm_hard", "test"), ("mawps", "test"),
+              ("multiarith", "test"), ("svamp", "test")]  # fmt: skip
+    taught = [split(task, "train", "taught") for task in ("gsm8k", "svamp")]
+    got = compare([*taught, *(split(task, part, "tested") for task, part in tested)])
+    count = {(o.left, o.right, o.level): (o.count, o.n) for o in got}
+    assert count["gsm8k/train", "gsm8k_aug/validation", "exact"] == (500, 500)
+    assert count["gsm8k/test", "gsm_hard/test", "exact"] == (329, 1319)
+    assert count["mawps/test", "multiarith/test", "normalised"] == (580, 580)  # without MultiArith's own duplicates
+    assert count["svamp/train", "svamp/test", "masked"] == (131, 300)
+    with pytest.raises(DataError, match=r"gsm8k/train x gsm8k_aug/validation: 500 of 500 are the same \(exact\)"):
+        refuse(got, ())
