@@ -120,6 +120,15 @@ def test_predictions_resume_without_asking_again(torn: bytes, tmp_path: Path, mo
         calls.clear()
 
 
+def test_a_question_beyond_the_student_s_context_counts_as_unanswered(tmp_path: Path, capsys) -> None:
+    one, problems = student(), sums(3)
+    long = problems[1].model_copy(update={"question": "Ann has 3 eggs. " * 30})
+    answers = predict(one, [problems[0], long, problems[2]], CONFIG, tmp_path / "j.jsonl", "toy")
+    assert (answers["sum-1"].text, answers["sum-1"].tokens, answers["sum-1"].stopped) == ("", 0, False)
+    assert "1 questions are longer than the student's context" in capsys.readouterr().err
+    assert answers["sum-2"] == predict(one, problems[2:], CONFIG, tmp_path / "alone.jsonl", "toy")["sum-2"]
+
+
 def test_each_batch_is_on_disk_before_the_next_begins(tmp_path: Path, monkeypatch) -> None:
     one, journal = student(), tmp_path / "j.jsonl"
     written: list[int] = []

@@ -6,7 +6,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from stillroom.errors import DataError
 from stillroom.files import write_lines
 from stillroom.lenses import LENSES, SCHEMA, LensConfig, make_findings, signed, write_findings
 from stillroom.records import Finding, Null
@@ -32,10 +31,16 @@ def test_findings_come_back_whole_from_their_table(tmp_path: Path) -> None:
     assert path.read_bytes() == first
 
 
-def test_a_lens_that_found_nothing_is_broken(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="found nothing to measure"):
-        write_findings(tmp_path / "f.parquet", [])
-    assert list(tmp_path.iterdir()) == []
+def test_a_lens_that_found_nothing_says_so_and_leaves_an_empty_table(tmp_path: Path, capsys) -> None:
+    parents = {"problems": workplace(tmp_path / "problems").out, "base": workplace(tmp_path / "base").out}
+    for split in ("train", "validation", "test"):
+        write_lines(parents["problems"] / f"{split}.jsonl", [p.model_copy(update={"steps": ()}) for p in sums(4)])
+    save(student(), parents["base"])
+    config = LensConfig(lens={}, students={"base": "base"})
+    at = workplace(tmp_path / "lens", parents=parents)
+    make_findings(LENSES["logit_lens"], LENSES["logit_lens"].config(), config, at)
+    assert "nothing to measure" in capsys.readouterr().err
+    assert pq.read_table(at.out / "findings.parquet").num_rows == 0
 
 
 @pytest.mark.parametrize("name", LENSES)

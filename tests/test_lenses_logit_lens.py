@@ -3,19 +3,19 @@
 import pytest
 import torch
 
-from stillroom.errors import DataError
 from stillroom.lenses.logit_lens import (
     TOP,
     LogitLensConfig,
     Reading,
     _findings,
-    longest,
+    depth,
     look,
     readings,
     tellable,
     top_tokens,
 )
 from stillroom.lenses.subjects import Subjects
+from stillroom.records import Problem
 from stillroom.stats import wilson
 from toys import problem, student, sums
 
@@ -103,8 +103,11 @@ def test_looking_reads_the_longest_problems_of_every_student_but_twins() -> None
     assert all(f.n == 6 and len(f.nulls) == 1 and f.low <= f.value <= f.high for f in found)
 
 
-def test_a_task_without_steps_is_told_to_leave_it_out() -> None:
+def test_the_depth_is_the_largest_that_enough_problems_have() -> None:
+    def steps(*counts: int) -> list[Problem]:
+        return [problem(f"{n} {i}", *[("1 + 1", 2)] * n) for n, count in enumerate(counts, 1) for i in range(count)]
+
     bare = sums(1)[0].model_copy(update={"steps": ()})
-    with pytest.raises(DataError, match="state no steps: leave it out"):
-        longest([bare])
-    assert longest([problem("a", ("1 + 1", 2)), *sums(2), bare]) == sums(2)
+    assert depth({"validation": [bare], "test": steps(3)}) == 0
+    assert depth({"validation": steps(40, 20, 3), "test": steps(90, 20, 30)}) == 2
+    assert depth({"validation": steps(4, 6), "test": steps(9, 5, 2)}) == 2  # nowhere enough: the commonest

@@ -17,7 +17,7 @@ from stillroom.decoding import decode_all
 from stillroom.devices import use
 from stillroom.errors import DataError
 from stillroom.files import AppendOnly, read_lines, write_lines
-from stillroom.progress import meter
+from stillroom.progress import meter, say
 from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
 from stillroom.store import Workplace
 from stillroom.students import Student, load
@@ -25,8 +25,8 @@ from stillroom.tasks import NOT_TESTED, TRAIN
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.tasks.benchmarks.questions import UNGRADED
 
-PREDICTIONS_VERSION = 1
-SCORES_VERSION = 1
+PREDICTIONS_VERSION = 2
+SCORES_VERSION = 2
 MAJORITY = "majority"
 """The baseline that always gives the most frequent training answer."""
 
@@ -66,9 +66,22 @@ def make_predictions(config: EvaluateConfig, at: Workplace) -> None:
 def predict(
     student: Student, problems: Sequence[Problem], config: EvaluateConfig, journal: Path, label: str
 ) -> dict[str, Prediction]:
-    """Predictions by problem id; each batch is on disk in `journal` before the next begins."""
+    """Predictions by problem id; each batch is on disk in `journal` before the next begins.
+
+    A question that leaves no room for `new_tokens` in the student's context is not asked: its answer is empty.
+    """
     tokenizer = student.tokenizer
-    prompts = [student.prompt(problem.question) for problem in problems]
+    whole = [student.prompt(problem.question) for problem in problems]
+    room = student.model.config.max_position_embeddings - config.new_tokens
+    unasked = {
+        problem.id: Prediction(problem=problem.id, text="", tokens=0, stopped=False)
+        for problem, prompt in zip(problems, whole, strict=True)
+        if len(prompt) > room
+    }
+    if unasked:
+        say(f"  {label}: {len(unasked)} questions are longer than the student's context; they count as unanswered")
+    problems = [problem for problem in problems if problem.id not in unasked]
+    prompts = [prompt for prompt in whole if len(prompt) <= room]
     row_of = {problem.id: row for row, problem in enumerate(problems)}
     with AppendOnly(journal) as file, meter(label, len(problems), "questions") as bar:
         done = {p.problem: p for p in map(Prediction.model_validate_json, file.lines)}
@@ -90,7 +103,7 @@ def predict(
             file.append([answer.model_dump_json() for answer in answers])
             done |= {answer.problem: answer for answer in answers}
             bar.advance(len(answers))
-    return done
+    return done | unasked
 
 
 class ScoresConfig(Config):

@@ -10,7 +10,8 @@ Legend: L layers (0 is the embedding), B problems, P positions, V vocabulary.
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from stillroom.activations import residual_stream, unembed
 from stillroom.config import Config
-from stillroom.errors import DataError
 from stillroom.lenses.subjects import BASE, Subjects
 from stillroom.records import Finding, Null, Problem
 from stillroom.stats import wilson
 from stillroom.students import Student
 
 TOP = 5
+ENOUGH = 20
+"""Problems of one number of steps, in validation and in test, without which an interval says nothing."""
 POSITIONS = ("question end", "answer")
 
 
@@ -96,16 +98,18 @@ def _first_token(student: Student, value: str) -> int:
 
 
 def look(config: LogitLensConfig, subjects: Subjects) -> list[Finding]:
-    splits = {name: longest(subjects.problems[name]) for name in ("validation", "test")}
-    findings = []
+    asked = {name: subjects.problems[name] for name in ("validation", "test")}
+    count = depth(asked)
+    splits = {name: [problem for problem in rows if len(problem.steps) == count] for name, rows in asked.items()}
+    findings: list[Finding] = []
     for name, student in subjects.students.items():
-        if name in subjects.twins:
+        if name in subjects.twins or not count:
             continue
         top = {
             split: top_tokens(student, [p.question for p in problems], config.batch_size)
             for split, problems in splits.items()
         }
-        for step in range(len(splits["test"][0].steps)):
+        for step in range(count):
             rows = {split: tellable(problems, step) for split, problems in splits.items()}
             if all(rows.values()):
                 grid = {split: readings(student, top[split], rows[split]) for split in splits}
@@ -113,12 +117,12 @@ def look(config: LogitLensConfig, subjects: Subjects) -> list[Finding]:
     return findings
 
 
-def longest(problems: Sequence[Problem]) -> list[Problem]:
-    """The problems with the most steps. Raises `DataError` where no problem states its steps."""
-    steps = max((len(problem.steps) for problem in problems), default=0)
-    if not steps:
-        raise DataError("logit_lens reads intermediate values, and this task's problems state no steps: leave it out")
-    return [problem for problem in problems if len(problem.steps) == steps]
+def depth(splits: Mapping[str, Sequence[Problem]]) -> int:
+    """The largest number of steps that `ENOUGH` problems of every split have, else the commonest; 0 where none is."""
+    counts = [Counter(len(problem.steps) for problem in problems) for problems in splits.values()]
+    shared = {steps: count for steps in counts[0] if steps and (count := min(c[steps] for c in counts))}
+    enough = [steps for steps, count in shared.items() if count >= ENOUGH]
+    return max(enough) if enough else max(shared, key=lambda steps: (shared[steps], steps), default=0)
 
 
 def _findings(name: str, step: int, validation: list[list[Reading]], test: list[list[Reading]]) -> list[Finding]:

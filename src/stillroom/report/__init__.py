@@ -20,7 +20,7 @@ from stillroom.report.answers import Evidence, questions
 from stillroom.report.figures import accuracy_figure, layer_figure, lens_figure, loss_figure
 from stillroom.store import MANIFEST, Manifest, Workplace
 
-VERSION = 1
+VERSION = 2
 
 
 class ReportConfig(Config):
