@@ -37,9 +37,20 @@ DENIAL = re.compile(
 BECAUSE = re.compile(r",?\s(?:because|since)\s", re.IGNORECASE)
 CUE = re.compile(
     r"\W*(?:therefore|thus|so|hence|wait|actually|correction|in conclusion"
-    r"|overall|consequently|as a result|in summary|based on)\b",
+    r"|overall|consequently|as a result|in summary|based on|(?:we|i|one) (?:can |must |may )?conclude"
+    r"|it (?:follows|can be concluded)|this means|which means|that means)\b",
     re.IGNORECASE,
 )
+HEADED = re.compile(r"\W*(?:verdict|conclusion|judge?ment|decision)\W*:\W*", re.IGNORECASE)
+INCLINED = re.compile(r"\b(?:in the )?(?:(?P<yes>affirmative)|(?P<no>negative))\W*", re.IGNORECASE)
+SHORT = 160
+"""A text of one sentence that is no longer says all that it says: what it affirms or denies is its answer."""
+CLAIM = re.compile(
+    r"\W*(?:it|this|that|there|he|she|they|we|one|you|the|an?|[A-Z]\w+)\s(?:\w+\s){0,6}?"
+    r"(?:would|could|can|is|are|was|were|does|do|did|has|have|had|will|should)(?:n't|\s?not|\s(?:be\s)?impossible|\s(?:be\s)?"
+    r"unlikely|\s(?:be\s)?unable)\b"
+)
+"""A sentence whose main verb is denied."""
 BRIEF = re.compile(
     r"[\s*_\"']*(?:that(?:'s|\sis)\s|it(?:'s|\sis)\s|oh,?\s)?(?:(?P<no>(?:definitely|absolutely|certainly|probably|surely|of"
     r"\scourse|likely)\snot|not\s(?:really|right|correct|at\sall|possible|likely)|nope|nah|never|no\sway|incorrect|wrong|unlikely)"
@@ -73,7 +84,9 @@ def commit(text: str, _choices: Sequence[str]) -> Found:  # noqa: PLR0911 (a lad
     for line in lines[:3]:
         if CUE.match(line) and not DOUBT.search(line):
             return Found("prose", _name(DENIAL.search(line) is None), True)
-    brief = None if stated else BRIEF.match(text) or LONE.fullmatch(text)
+    if not stated and len(lines) == 1 and len(text) <= SHORT and CLAIM.match(text) and not DOUBT.search(text):
+        return Found("prose", "no", True)
+    brief = None if stated else BRIEF.match(text) or LONE.fullmatch(HEADED.sub("", text[-SHORT:]))
     if brief:
         return Found("opening", _name(brief["yes"] is not None), True)
     answer = None if stated else last(text, ())
@@ -96,10 +109,11 @@ def same(gold: str, answer: str) -> bool:
 
 
 def _stated(piece: str) -> str | None:
-    """The first plain yes or no of a piece, else its first judgement; None where it doubts."""
-    if DOUBT.search(piece):
-        return None
-    lone = LONE.fullmatch(piece)
+    """The first plain yes or no of a piece, else its first judgement; None where it doubts before it says so."""
+    if doubt := DOUBT.search(piece):
+        plain = PLAIN.search(piece)
+        return _named(plain) if plain and plain.start() < doubt.start() else None
+    lone = LONE.fullmatch(piece) or INCLINED.fullmatch(piece)
     if lone:
         return _name(lone["yes"] is not None)
     return next(_words(piece, PLAIN), None) or next(_words(piece, WORD), None)

@@ -30,6 +30,11 @@ AFFIRMED = re.compile(
 NEGATED = re.compile(
     r"\b(?:not|isn't|incorrect|wrong|false|eliminate|rule out|ruled out|neither|nor|cannot be)\b", re.IGNORECASE
 )
+BUT = re.compile(r"\b(?:but|however)\b,?\s", re.IGNORECASE)
+PICKED = re.compile(
+    r"\b(?:it(?:'s|\sis|\swould\sbe|\smust\sbe)|choose|pick|select|go(?:ing)?\swith)\s(?:option\s|choice\s)?"
+    r"([B-J]|A(?=[,.;:]|\s(?:because|since|as|is)\b|\s*$))(?![\w'’])",
+)
 ALSO = re.compile(
     r"\W{0,3}(?:,|/|&|or|and|,\s?and|,\s?or)\s?(?:option\s|choice\s)?[(\[*]{0,3}([A-J])(?![\w'’])[)\]*]{0,3}"
 )
@@ -92,7 +97,8 @@ def _dressed(text: str, options: "Options") -> Iterator[tuple[int, str]]:
 def _affirmed(text: str, start: int, options: "Options") -> Iterator[tuple[int, str]]:
     """`(B) is the correct answer`: the letter stands before what says so."""
     for match in AFFIRMED.finditer(text, start):
-        letter = (match[1] or match[2]).upper()
+        turned = AFFIRMED.match(BUT.split(match[0])[-1])  # `both A and B are possible, but B is the best answer`
+        letter = ((turned or match)[1] or (turned or match)[2]).upper()
         if letter in options.letters and not NEGATED.search(match[0]):
             yield match.start(), letter
 
@@ -100,11 +106,13 @@ def _affirmed(text: str, start: int, options: "Options") -> Iterator[tuple[int, 
 def _only(line: str, options: "Options") -> str | None:
     """The one letter of a concluding line, or the one option that it states; a line that rules out tells nothing."""
     lead = LEADING.match(line)
-    if lead and len(line) <= 3:
+    if lead and (len(line) <= 3 or not line[lead.end() :].strip(" .*_`\"'")):
         letter = next(group for group in lead.groups() if group).upper()
         return letter if letter in options.letters else None
     if NEGATED.search(line):
         return None
+    if (picked := PICKED.search(line)) and picked[1] in options.letters:
+        return picked[1]
     found = {letter for _, letter in _dressed(line, options)}
     return found.pop() if len(found) == 1 else options.stated(line)
 

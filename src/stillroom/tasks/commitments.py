@@ -44,7 +44,7 @@ SENTENCE_END = re.compile(
 )
 ASIDE = re.compile(
     r"\s*(?:#|\*\*)*\s*\(?(?:notice\b|note\b|beware|is (?:this|that)\b|check\b|verif|let me know|please|i hope"
-    r"|feel free|step \d+\W*$|this (?:means|shows|is bec)|if you|hope )",
+    r"|feel free|step \d+\W*$|this (?:shows|is bec)|if you|hope )",
     re.IGNORECASE,
 )
 
@@ -129,8 +129,8 @@ def _announces(pattern: re.Pattern[str], before: str, match: re.Match[str]) -> b
     """Whether the words before make it an announcement: a heading stands alone, an option is called right."""
     if pattern is CHOSEN:
         return BEFORE_CHOSEN.search(before) is not None
-    if before[-1:].isalpha() and not before.endswith("the"):
-        return False
+    if (before[-1:].isalpha() and not before.endswith("the")) or before.endswith("long "):
+        return False  # a long answer follows its short one, and explains it
     alone = match[0].rstrip(" *_#.").endswith(("answer", "answers"))
     return not alone or HEADING.match(before.rpartition("\n")[2]) is not None
 

@@ -15,6 +15,13 @@ EQUALS = re.compile(r"=|≈|\bequals\b")
 ARITHMETIC = re.compile(r"\s?x\s?\d|\s{0,2}(?:[a-zA-Z]+\s?)?[-+*/×÷=]")
 LISTED = re.compile(r"\s*(?:,\s*and|,|and|or|&)\s*[$€£]?\d[\d.,]*\s*(?=$|,|and\b|or\b|[.;])")
 DENIED = re.compile(r"\b(?:not|n't|instead of|rather than|and not)\s(?:\w+\s)?[$*]*$", re.IGNORECASE)
+ASIDE = re.compile(
+    r"\b(?:for|when|than|with|after|before|out of|of (?:his|her|their|its|the|which|these|those)|from|while|during"
+    r"|because|since|if|at|by|instead of|including|plus|given)\b"
+    r"(?![^.;]*\b(?:total|sum|altogether|all|is|are|was|were|has|have|had|gets?|makes?|left)\b)[^.;]*$",
+    re.IGNORECASE,
+)
+"""Words that lead up to a number of a side remark: `for 16 glasses`, `after spending $16`."""
 LIST_MARK = re.compile(r"^\s*(?:\d{1,2}[.)]\s+(?=\S)|step \d+[:.)]?\s?|\(\d{1,2}\)\s)", re.IGNORECASE)
 REMARK = re.compile(r"(?<=\w)[*_]{0,3}\s\([^()]*[a-zA-Z]{3}[^()]*\)[.!]?$")
 OF_THE = re.compile(r"\b(?:for|among|between|by|with)\s(?:all\s)?(?:of\s)?(?:the|his|her|their|these|those)\s$")
@@ -115,4 +122,11 @@ def _preferred(found: list[Reading], piece: str, before: str, *, first: bool) ->
             reached = value(result)
             if reached and (equal := [r for r in found if agree(reached, r)]):
                 return equal[-1]
-    return found[0] if first else found[-1]
+    return found[0] if first else _main(found, piece)[-1]
+
+
+def _main(found: list[Reading], piece: str) -> list[Reading]:
+    """The numbers of a sentence that no `for`, `when`, `with` and the like sets aside; all where each is set aside."""
+    starts = [0, *(reading.end for reading in found)]
+    apart = [ASIDE.search(piece[start : r.start]) for start, r in zip(starts, found, strict=False)]
+    return [r for r, aside in zip(found, apart, strict=True) if not aside] or found
