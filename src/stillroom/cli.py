@@ -224,6 +224,22 @@ def fetch(
 
 
 @app.command()
+def compliance(
+    file: Annotated[Path, typer.Argument(help="JSON lines: dataset, id, teacher, granularity, format, cot, answer?")],
+    as_json: Json = False,
+) -> None:
+    """Measure whether teachers obeyed: length, steps, accuracy and diversity of rationales by level and format.
+
+    Example: stillroom compliance teacher_cot.jsonl
+    """
+    from stillroom.curriculum.compliance import compliance as measure
+    from stillroom.curriculum.compliance import read_texts, shown
+
+    report = measure(read_texts(file))
+    emit(report.model_dump_json() if as_json else shown(report))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors.
 

@@ -1,7 +1,7 @@
 """The pipeline: a recipe becomes a plan of stages, and the plan is carried out in the store.
 
     problems ▶ contamination
-    problems ▶ rationales ▶ lessons ▶ primer ▶ base ▶ student ▶ predictions ▶ scores ┐
+    problems ▶ rationales ▶ kept ▶ lessons ▶ primer ▶ base ▶ student ▶ predictions ▶ scores ┐
                                                 └▶ lens ────────────────────────────┴▶ report
 
 Every stage reads its parents' folders and writes its own. The plan is made before anything runs, so a wrong name or a
@@ -18,6 +18,7 @@ from typing import Any
 
 from stillroom import curriculum, evaluation, lenses, report, students, tasks, teachers
 from stillroom.config import Config
+from stillroom.curriculum import gates
 from stillroom.errors import ConfigError, DataError, UsageError, unknown
 from stillroom.files import sha256
 from stillroom.lenses import LENSES
@@ -30,8 +31,8 @@ from stillroom.teachers import TEACHERS
 from stillroom.training import FitConfig
 
 STAGES = (
-    "problems", "contamination", "rationales", "lessons", "primer", "base", "student", "predictions", "scores", "lens",
-    "report",
+    "problems", "contamination", "rationales", "kept", "lessons", "primer", "base", "student", "predictions", "scores",
+    "lens", "report",
 )  # fmt: skip
 SEED_OF_TWIN = 1000
 
@@ -102,7 +103,10 @@ class Planner:
         rationales = self.stage(
             "rationales", "rationales", teachers.VERSION, teacher_config, taught, write, teacher.files(teacher_config)
         )
-        return [problems, *tests.values(), gate, rationales, *self._experiment(problems, rationales, tests, gate)]
+        parents = {"problems": problems, "rationales": rationales}
+        make = partial(gates.make_kept, recipe.gates)
+        kept = self.stage("kept", "kept", gates.VERSION, recipe.gates, parents, make)
+        return [problems, *tests.values(), gate, rationales, kept, *self._experiment(problems, kept, tests, gate)]
 
     def _problems(self, name: str, task: Task, config: Config) -> Stage:
         make = partial(tasks.make_problems, task, config, self.data)
@@ -123,11 +127,9 @@ class Planner:
         run = partial(contamination.make_overlaps, config)
         return self.stage("contamination", "contamination", contamination.VERSION, config, parents, run)
 
-    def _experiment(
-        self, problems: Stage, rationales: Stage, tests: Mapping[str, Stage], gate: Stage
-    ) -> Iterator[Stage]:
+    def _experiment(self, problems: Stage, kept: Stage, tests: Mapping[str, Stage], gate: Stage) -> Iterator[Stage]:
         recipe = self.recipe
-        taught = {"problems": problems, "rationales": rationales}
+        taught = {"problems": problems, "rationales": kept}
         lessons = {}
         for variant in ("normal", "distilled"):
             config = curriculum.LessonsConfig(variant=variant)

@@ -77,6 +77,19 @@ class Rationale(Record):
     granularity: int | None
     format: str
     text: str
+    sample: int = 0
+    """Which of several replies to the same question."""
+    truncated: bool = False
+    """The length limit cut it off."""
+    conclusion: str = ""
+    """The sentence that gives the teacher's answer, taken off `text`; empty where it gave none of its own."""
+
+
+class Dropped(Record):
+    """A rationale that no student is shown, and why."""
+
+    reason: str
+    rationale: Rationale
 
 
 class Lesson(Record):

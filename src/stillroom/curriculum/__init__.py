@@ -36,8 +36,10 @@ def completion(problem: Problem, rationale: Rationale, variant: str) -> str:
 
 
 def _taught(at: Workplace) -> list[tuple[Problem, Rationale]]:
-    """The training problems that have a rationale, each with it, in the problems' order."""
-    rationales = {r.problem: r for r in read_lines(at.parents["rationales"] / "rationales.jsonl", Rationale)}
+    """The training problems that have a rationale, each with its first one, in the problems' order."""
+    rationales: dict[str, Rationale] = {}
+    for rationale in read_lines(at.parents["rationales"] / "rationales.jsonl", Rationale):
+        rationales.setdefault(rationale.problem, rationale)
     problems = read_lines(at.parents["problems"] / "train.jsonl", Problem)
     return [(problem, rationales[problem.id]) for problem in problems if problem.id in rationales]
 

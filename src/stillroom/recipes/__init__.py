@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from stillroom.config import Config, override, read_recipe
 from stillroom.curriculum import PrimerConfig
+from stillroom.curriculum.gates import GateConfig
 from stillroom.errors import UsageError, unknown
 from stillroom.evaluation import EvaluateConfig
 from stillroom.students.scratch import ScratchConfig
@@ -41,6 +42,8 @@ class Recipe(Config):
 
     task: dict[str, Any]
     teacher: dict[str, Any] = {"name": "worked"}
+    gates: GateConfig = GateConfig()
+    """Which of the teacher's rationales students are shown."""
     base: BaseEntry = BaseEntry()
     students: dict[str, StudentEntry] = Field(min_length=1)
     fit: FitConfig = FitConfig()

@@ -18,7 +18,7 @@ from stillroom.records import Problem, Rationale
 from stillroom.store import Workplace
 from stillroom.tasks.benchmarks.rows import rows
 
-VERSION = 1
+VERSION = 2
 CONCLUSION = re.compile(r"\s*(so,? |therefore,? |thus,? )?the answer is:?(?:(?!the answer is)[^\n])*$", re.IGNORECASE)
 
 
@@ -46,6 +46,30 @@ def worked(config: WorkedConfig, problems: Sequence[Problem], data: Path) -> lis
     ]
 
 
+def concluded(text: str) -> tuple[str, str]:
+    """A teacher's text without its last `The answer is X`, and that sentence."""
+    whole = text.strip()
+    reasons = CONCLUSION.sub("", whole).strip()
+    return reasons, whole.removeprefix(reasons).strip()
+
+
+class HumanConfig(Config):
+    """The benchmark's own worked solutions; a problem without one is left out."""
+
+    name: Literal["human"] = "human"
+
+
+def human(config: HumanConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+    found = [
+        Rationale(problem=p.id, teacher=config.name, granularity=None, format="human", text=p.solution)
+        for p in problems
+        if p.solution
+    ]
+    if not found:
+        raise DataError("no training problem has a solution of its own, so the teacher `human` has nothing to write")
+    return found
+
+
 class RecordedConfig(Config):
     """Rationales that a teacher wrote before, from JSON lines with `id, teacher, granularity, format, cot`."""
 
@@ -66,15 +90,14 @@ def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path) ->
         if (row["dataset"], row["teacher"], row["granularity"], row["format"]) == cell and row["id"] in wanted:
             if not isinstance(row["cot"], str) or row["id"] in found:
                 raise DataError(f"{data / config.file}:{number}: {row['id']}: `cot` is no text, or stands twice")
-            text = CONCLUSION.sub("", row["cot"].strip()).strip()
-            if not text:
-                continue  # an answer without a reason is no rationale
+            text, conclusion = concluded(row["cot"])
             found[row["id"]] = Rationale(
                 problem=row["id"],
                 teacher=config.teacher,
                 granularity=config.granularity,
                 format=config.format,
                 text=text,
+                conclusion=conclusion,
             )
     if not found:
         raise DataError(f"{data / config.file}: holds no rationale of {cell} for the training problems")
@@ -90,6 +113,7 @@ class Teacher(NamedTuple):
 
 TEACHERS: dict[str, Teacher] = {
     "worked": Teacher(WorkedConfig, worked),
+    "human": Teacher(HumanConfig, human),
     "recorded": Teacher(RecordedConfig, recorded, lambda config: (config.file,)),
 }
 

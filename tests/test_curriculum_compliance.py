@@ -1,0 +1,94 @@
+"""Compliance is counted by hand on small texts, and reproduces what is known of the recorded rationales."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from stillroom.cli import app
+from stillroom.curriculum.compliance import Cell, Text, compliance, counts, distinct, read_texts, similarity, spearman
+from stillroom.errors import DataError
+
+DATA = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+def texts(level: int, *cots: str, answer: str = "9") -> list[Text]:
+    return [Text(Cell("toy", "t", "plain", level), str(i), cot, answer) for i, cot in enumerate(cots)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ann has 5. She gets 4 more. 5 + 4 = 9. The answer is 9", (16, 4, 4, 1)),
+        ("1. Count: 2.5 kg.\n2. Add: 2.5 + 1 = 3.5.", (11, 2, 2, 1)),
+        ("", (0, 0, 0, 0)),
+        ("x = 5 and y=7", (5, 1, 1, 2)),
+        ("Step 1: add\nStep 2: take\nso it ends", (9, 3, 2, 0)),
+    ],
+)
+def test_counts_by_hand(text: str, expected: tuple[int, int, int, int]) -> None:
+    assert counts(text) == expected
+
+
+def test_diversity_by_hand() -> None:
+    assert distinct(["a b c", "a b d"]) == pytest.approx(3 / 4)
+    assert distinct([]) == 0
+    assert similarity(["a b", "a b"]) == pytest.approx(1)
+    assert similarity(["a b", "a c"]) == pytest.approx(1 / 2)
+    assert similarity(["a b"]) == 0
+
+
+def test_spearman_by_hand() -> None:
+    assert spearman(np.array([[1, 2, 3], [1, 2, 3]])).value == pytest.approx(1)
+    assert spearman(np.array([[3, 2, 1]])).value == pytest.approx(-1)
+    assert spearman(np.array([[5, 5, 5]])).value == 0
+    assert spearman(np.array([[1, 3, 2]])).value == pytest.approx(0.5)
+
+
+def test_levels_that_do_not_rise_are_flagged() -> None:
+    short, long = ("a b c d 9", "a b c d 9 9"), ("a " * 30 + "9", "b " * 31 + "9")
+    report = compliance([*texts(1, *short), *texts(2, *long), *texts(3, *long), *texts(5, *short)])
+    (family,) = report.families
+    assert family.blurred == [(2, 3), (3, 5)]
+    assert [m.words.value for m in report.cells] == [5.5, 31.5, 31.5, 5.5]
+    assert report.cells[0].accuracy is not None
+    assert report.cells[0].accuracy.value == 1
+
+
+def test_a_single_level_has_no_family_and_a_text_without_gold_no_accuracy() -> None:
+    report = compliance(texts(1, "a b", answer=""))
+    assert report.families == []
+    assert report.cells[0].accuracy is None
+
+
+def test_a_bad_line_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "cot.jsonl"
+    file.write_text('{"dataset": "toy"}\n')
+    with pytest.raises(DataError, match=r"cot.jsonl:1: 'teacher': expected dataset, id"):
+        list(read_texts(file))
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the recorded rationales lie in shared/data, which is not here")
+def test_the_recorded_rationales_are_measured_as_they_are_known() -> None:
+    done = CliRunner().invoke(app, ["compliance", str(DATA / "teacher_cot.jsonl"), "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.output)
+    words = {tuple(m["cell"]): (m["n"], round(m["words"][0], 1)) for m in report["cells"]}
+    known = (line.split(" | ") for line in PROVENANCE.splitlines() if line.count(" | ") == 7)
+    table = {
+        (dataset.strip("| "), teacher, form, int(level)): (int(rows), float(mean))
+        for dataset, teacher, level, form, rows, mean, *_ in known
+        if level.isdigit()
+    }
+    assert len(table) == 44
+    assert {cell: words[cell] for cell in table} == table
+    blurred = {(f["dataset"], f["teacher"], f["format"]): [tuple(p) for p in f["blurred"]] for f in report["families"]}
+    assert blurred["math", "gemini", "plain"] == [(3, 4), (4, 5), (5, 6)]
+    assert {(4, 5), (5, 6)} <= set(blurred["math", "chatgpt", "plain"])
+    assert blurred["svamp", "chatgpt", "plain"] == []
+
+
+PROVENANCE = (DATA / "PROVENANCE.md").read_text() if (DATA / "PROVENANCE.md").exists() else ""
