@@ -224,6 +224,27 @@ def fetch(
 
 
 @app.command()
+def export(
+    lessons: Annotated[list[str], typer.Argument(metavar="NAME=FOLDER...", help="Cells, each a folder of `lessons`.")],
+    to: Annotated[str, typer.Option(help="trl or llama-factory.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write into.")],
+    model: Annotated[str, typer.Option(help="The model that LLaMA-Factory is to train.")] = "meta-llama/Llama-3.2-1B",
+    template: Annotated[str, typer.Option(help="Its chat template there: llama3, gemma, alpaca, qwen.")] = "llama3",
+) -> None:
+    """Write lessons as other trainers take them; `stillroom list` names the folders of the stage `lessons`.
+
+    Example: stillroom export normal=stills/lessons/3f2a... --to trl -o data
+    """
+    from stillroom.curriculum.exports import export as write
+    from stillroom.curriculum.exports import read_cells
+
+    if to not in ("trl", "llama-factory"):
+        raise UsageError(unknown("trainer", to, ("trl", "llama-factory")))
+    for path in write(read_cells(lessons), to, output, model, template):  # type: ignore[arg-type]
+        emit(str(path))
+
+
+@app.command()
 def compliance(
     file: Annotated[Path, typer.Argument(help="JSON lines: dataset, id, teacher, granularity, format, cot, answer?")],
     as_json: Json = False,
