@@ -64,10 +64,10 @@ class Planner:
         parents: Mapping[str, Stage],
         run: Callable[[Workplace], None],
         files: tuple[str, ...] = (),
+        stamp: Mapping[str, Any] = {},
     ) -> Stage:
-        return Stage(
-            stage, name, version, {**config.model_dump(mode="json"), **self.checksums(files)}, dict(parents), run
-        )
+        settled = {**config.model_dump(mode="json"), **self.checksums(files), **stamp}
+        return Stage(stage, name, version, settled, dict(parents), run)
 
     def checksums(self, files: tuple[str, ...]) -> dict[str, Any]:
         for name in files:
@@ -94,10 +94,17 @@ class Planner:
         problems = self._problems("problems", task, task_config)
         tests = dict(self._tests())
         gate = self._gate(task_config.name, problems, tests)
-        write = partial(teachers.make_rationales, teacher, teacher_config, self.data)
+        write = partial(teachers.make_rationales, teacher, teacher_config, self.data, recipe.settings.teach)
         taught = {"problems": problems}
         rationales = self.stage(
-            "rationales", "rationales", teachers.VERSION, teacher_config, taught, write, teacher.files(teacher_config)
+            "rationales",
+            "rationales",
+            teachers.VERSION,
+            teacher_config,
+            taught,
+            write,
+            teacher.files(teacher_config),
+            teacher.stamp(teacher_config),
         )
         return [problems, *tests.values(), gate, rationales, *self._experiment(problems, rationales, tests, gate)]
 

@@ -76,6 +76,10 @@ class Rationale(Record):
     granularity: int | None
     format: str
     text: str
+    sample: int = 0
+    """Which of several replies to the same question."""
+    truncated: bool = False
+    """The length limit cut it off."""
 
 
 class Lesson(Record):

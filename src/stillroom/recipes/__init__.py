@@ -11,6 +11,7 @@ from stillroom.curriculum import PrimerConfig
 from stillroom.errors import UsageError, unknown
 from stillroom.evaluation import EvaluateConfig
 from stillroom.students.scratch import ScratchConfig
+from stillroom.teachers.limits import Limits
 from stillroom.training import FitConfig
 
 
@@ -33,6 +34,8 @@ class Settings(Config):
     device: str = "auto"
     checkpoint_seconds: float = Field(30.0, gt=0)
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    teach: Limits = Limits()
+    """How fast and how dearly a teacher may be asked."""
 
 
 class Recipe(Config):

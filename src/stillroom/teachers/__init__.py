@@ -4,8 +4,10 @@ To add one, write both and add a line to `TEACHERS`. A teacher may leave a probl
 out of every arm.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +19,13 @@ from stillroom.files import read_lines, write_lines
 from stillroom.records import Problem, Rationale
 from stillroom.store import Workplace
 from stillroom.tasks.benchmarks import rows
+from stillroom.teachers.asking import AnthropicConfig, Desk, LocalConfig, OpenAIConfig, asked, model_files
+from stillroom.teachers.limits import Limits
 
 VERSION = 1
+NO_DESK = Desk()
+"""For teachers that ask nobody."""
+MARK = re.compile(r"\n?#### .*$")
 CONCLUSION = re.compile(r"\s*(so,? |therefore,? |thus,? )?the answer is:?(?:(?!the answer is)[^\n])*$", re.IGNORECASE)
 
 
@@ -28,7 +35,7 @@ class WorkedConfig(Config):
     name: Literal["worked"] = "worked"
 
 
-def worked(config: WorkedConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+def worked(config: WorkedConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     if any(not problem.steps for problem in problems):
         bare = next(problem.id for problem in problems if not problem.steps)
         raise DataError(
@@ -57,7 +64,7 @@ class RecordedConfig(Config):
     format: str = "plain"
 
 
-def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     fields = ("dataset", "id", "teacher", "granularity", "format", "cot")
     wanted = {problem.id for problem in problems}
     cell = (config.dataset, config.teacher, config.granularity, config.format)
@@ -81,20 +88,59 @@ def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path) ->
     return [found[problem.id] for problem in problems if problem.id in found]
 
 
+class HumanConfig(Config):
+    """The benchmark's own solution, as people wrote it; problems without one are left out."""
+
+    name: Literal["human"] = "human"
+
+
+def human(config: HumanConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
+    texts = [(problem, CONCLUSION.sub("", MARK.sub("", problem.solution.strip())).strip()) for problem in problems]
+    found = [
+        Rationale(problem=problem.id, teacher=config.name, granularity=None, format="plain", text=text)
+        for problem, text in texts
+        if text
+    ]
+    if not found:
+        raise DataError("no problem holds a solution, so the teacher `human` has nothing to write; use another teacher")
+    return found
+
+
+def ask(config: Any, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
+    """What a model answers, without the line that concludes."""
+    return list(asked(config, problems, lambda text: CONCLUSION.sub("", text.strip()).strip(), desk))
+
+
+def prompts_used(config: Any) -> dict[str, Any]:
+    """The prompts' checksum: when they change, the stage is made again, from the journal where it can."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(str(resources.files("stillroom.teachers.prompts"))).rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(path.name.encode() + path.read_bytes())
+    return {"prompts": digest.hexdigest()[:16]}
+
+
 class Teacher(NamedTuple):
     config: type[Config]
-    write: Callable[[Any, Sequence[Problem], Path], list[Rationale]]
+    write: Callable[[Any, Sequence[Problem], Path, Desk], list[Rationale]]
     files: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """The files of the data folder that it reads: their checksums become part of the run's key."""
+    stamp: Callable[[Any], dict[str, Any]] = lambda config: {}
+    """What else decides the result and stands in no config: part of the run's key too."""
 
 
 TEACHERS: dict[str, Teacher] = {
     "worked": Teacher(WorkedConfig, worked),
     "recorded": Teacher(RecordedConfig, recorded, lambda config: (config.file,)),
+    "human": Teacher(HumanConfig, human),
+    "openai": Teacher(OpenAIConfig, ask, stamp=prompts_used),
+    "anthropic": Teacher(AnthropicConfig, ask, stamp=prompts_used),
+    "local": Teacher(LocalConfig, ask, model_files, prompts_used),
 }
 
 
-def make_rationales(teacher: Teacher, config: Config, data: Path, at: Workplace) -> None:
+def make_rationales(teacher: Teacher, config: Config, data: Path, limits: Limits, at: Workplace) -> None:
     """Stage `rationales`: what the teacher writes about the training problems, in their order."""
     problems = read_lines(at.parents["problems"] / "train.jsonl", Problem)
-    write_lines(at.out / "rationales.jsonl", teacher.write(config, problems, data))
+    desk = Desk(at.journal, limits, at.device)
+    write_lines(at.out / "rationales.jsonl", teacher.write(config, problems, data, desk))
