@@ -94,7 +94,7 @@ class Planner:
         problems = self._problems("problems", task, task_config)
         tests = dict(self._tests())
         gate = self._gate(task_config.name, problems, tests)
-        write = partial(teachers.make_rationales, teacher, teacher_config, self.data, recipe.settings.teach)
+        write = partial(teachers.make_rationales, teacher, teacher_config, self.data, limits=recipe.settings.teach)
         taught = {"problems": problems}
         rationales = self.stage(
             "rationales",

@@ -139,7 +139,9 @@ TEACHERS: dict[str, Teacher] = {
 }
 
 
-def make_rationales(teacher: Teacher, config: Config, data: Path, limits: Limits, at: Workplace) -> None:
+def make_rationales(
+    teacher: Teacher, config: Config, data: Path, at: Workplace, limits: Limits = NO_DESK.limits
+) -> None:
     """Stage `rationales`: what the teacher writes about the training problems, in their order."""
     problems = read_lines(at.parents["problems"] / "train.jsonl", Problem)
     desk = Desk(at.journal, limits, at.device)

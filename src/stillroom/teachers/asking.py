@@ -7,12 +7,13 @@ comes out depends on the journal alone, and a run that was killed ends as one th
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
-from stillroom.config import Config
-from stillroom.errors import TeacherError
+from stillroom.config import SECRET, Config
+from stillroom.errors import TeacherError, UsageError
 from stillroom.files import sha256
 from stillroom.progress import Meter, meter, say
 from stillroom.records import Problem, Rationale, content_key
@@ -39,9 +40,22 @@ class AskConfig(Config):
     temperature: float | None = Field(None, ge=0)
     """None: greedy for one sample, 0.2 for several."""
 
+    has_greedy: ClassVar[bool] = True
+    """Whether a temperature is sent where none is asked for."""
+
     @property
-    def heat(self) -> float:
+    def heat(self) -> float | None:
+        if self.temperature is None and not self.has_greedy:
+            return None
         return self.temperature if self.temperature is not None else SAMPLING if self.samples > 1 else 0.0
+
+
+def address(teacher: str, url: str) -> str:
+    """A checked base URL; an error about it does not repeat it, since it may hold a password."""
+    try:
+        return endpoint_of(teacher, url)
+    except UsageError as error:
+        raise PydanticCustomError(SECRET, "{why}", {"why": str(error)}) from None
 
 
 class OpenAIConfig(AskConfig):
@@ -54,11 +68,13 @@ class OpenAIConfig(AskConfig):
     @field_validator("base_url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        return None if value is None else endpoint_of("openai", value)
+        return None if value is None else address("openai", value)
 
 
 class AnthropicConfig(AskConfig):
-    """Anthropic."""
+    """Anthropic. Its library knows no temperature: one is sent only if it is given, and models may refuse it."""
+
+    has_greedy: ClassVar[bool] = False
 
     name: Literal["anthropic"] = "anthropic"
     model: str = Field(min_length=1)
@@ -67,7 +83,7 @@ class AnthropicConfig(AskConfig):
     @field_validator("base_url")
     @classmethod
     def _is_address(cls, value: str | None) -> str | None:
-        return None if value is None else endpoint_of("anthropic", value)
+        return None if value is None else address("anthropic", value)
 
 
 class LocalConfig(AskConfig):
@@ -199,7 +215,7 @@ def conclude(tally: Tally) -> None:
             f"stopped before --max-usd was passed ({done}): raise it and run the same command to go on; nothing is lost"
         )
     if tally.stopped:
-        say(f"stopped: {done}; nothing that was answered is lost")
+        say(f"stopped: {done}; nothing that was answered is lost, run the same command to go on")
         raise KeyboardInterrupt
 
 

@@ -37,7 +37,7 @@ def endpoint_of(teacher: str, base_url: str | None) -> str:
             f"set {KEYS[teacher]}"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"the base URL {url!r} is no address: expected something like http://127.0.0.1:8000/v1")
+        raise UsageError("the base URL is no address: expected something like http://127.0.0.1:8000/v1")
     return url
 
 
@@ -75,6 +75,8 @@ class ApiClient:
     async def ask(self, ask: Ask) -> Reply:
         send = self.api.chat.completions.create if self.teacher == "openai" else self.api.messages.create
         body = BODIES[self.teacher](ask)
+        if self.teacher == "anthropic" and "temperature" in body:
+            body["extra_body"] = {"temperature": body.pop("temperature")}  # the library has no parameter for it
         message = await self.guard(lambda: send(**body), ask.model)
         return read_reply(self.teacher, message)
 
@@ -144,12 +146,8 @@ def openai_body(ask: Ask) -> dict[str, Any]:
 def anthropic_body(ask: Ask) -> dict[str, Any]:
     system = "\n\n".join(m["content"] for m in ask.messages if m["role"] == "system")
     chat = [dict(m) for m in ask.messages if m["role"] != "system"]
-    body = {
-        "model": ask.model,
-        "messages": chat,
-        "temperature": ask.temperature,
-        "max_tokens": ask.max_new_tokens,
-    }
+    heat = {} if ask.temperature is None else {"temperature": ask.temperature}
+    body = {"model": ask.model, "messages": chat, "max_tokens": ask.max_new_tokens, **heat}
     return {**body, "system": system} if system else body
 
 

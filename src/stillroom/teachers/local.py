@@ -46,10 +46,10 @@ class Speaker:
             options["quantization_config"] = _four_bit()
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-            self.model.eval()
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
         except (OSError, ValueError) as error:
             raise TeacherError(f"{folder}: no model that can be loaded ({str(error)[:200]})") from None
+        self.model = model.eval()
         if not options:
             self.model.to(use(device, os.cpu_count() or 1))
         self.batch_size = config.batch_size

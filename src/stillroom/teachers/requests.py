@@ -23,10 +23,11 @@ class Ask:
     endpoint: str
     messages: Sequence[dict[str, str]]
     max_new_tokens: int
-    temperature: float
+    temperature: float | None
+    """None leaves it to the provider."""
     sample: int
 
-    def parameters(self) -> dict[str, float]:
+    def parameters(self) -> dict[str, float | None]:
         return {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
 
     def key(self) -> str:

@@ -171,7 +171,7 @@ def forecast(config: AskConfig, questions: Questions, desk: Desk) -> tuple[str, 
 def finish(outcome: Outcome, output: Path) -> None:
     say(f"{outcome.written} rationales in {output}")
     if outcome.failed:
-        first = json.loads(next(iter(outcome.failures.open(encoding="utf-8"))))
+        first = json.loads(next(line for _, line in numbered_lines(outcome.failures)))
         raise TeacherError(
             f"{outcome.failed} of {outcome.written + outcome.failed} requests gave no rationale, as {first['id']}: "
             f"{first['reason']}; all are listed in {outcome.failures}; the others are kept. Mend the questions, or "
