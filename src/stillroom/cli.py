@@ -81,6 +81,63 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+@app.command()
+def teach(
+    questions: Annotated[Path, typer.Argument(help="JSON lines with `question`, and `id` and `answer` if known.")],
+    teacher: Annotated[str, typer.Option(help="openai:MODEL, anthropic:MODEL, local:FOLDER, human or recorded:FILE.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the rationales go (JSON lines).")] = Path(
+        "cot.jsonl"
+    ),
+    base_url: Annotated[str | None, typer.Option(help="Another server that speaks the provider's language.")] = None,
+    granularity: Annotated[int, typer.Option(help="Level of detail, 1 to 6.")] = 3,
+    format: Annotated[str, typer.Option(help="plain, least-to-most, rephrase-and-respond or symbolic.")] = "plain",
+    limit: Annotated[int | None, typer.Option("-n", "--limit", min=1, help="The first N questions only.")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Replies a question.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    temperature: Annotated[float | None, typer.Option(help="Greedy for one sample, 0.2 for several.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at once.")] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option()] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option()] = None,
+    max_usd: Annotated[float | None, typer.Option(help="Stop before these requests have cost more.")] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the provider's batch interface.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for one reply.")] = 120.0,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed for good.")] = False,
+    device: Annotated[str, typer.Option(help="For local models: auto, cpu, cuda ...")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate tokens and cost; send nothing.")] = False,
+    prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print the first question's prompt; send nothing.")
+    ] = False,
+) -> None:
+    """Ask a teacher for rationales. What was answered is never asked again: run the same command to go on.
+
+    Example: stillroom teach questions.jsonl --teacher openai:gpt-4o-mini --granularity 3 -o cot.jsonl
+    """
+    from stillroom.store import Store
+    from stillroom.teachers import teaching
+    from stillroom.teachers.asking import Desk
+    from stillroom.teachers.limits import Limits
+
+    options = {
+        "base_url": base_url, "granularity": granularity, "format": format, "samples": samples,
+        "max_new_tokens": max_new_tokens, "temperature": temperature,
+    }  # fmt: skip
+    pace = {
+        "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute,
+        "max_usd": max_usd, "batch": batch, "timeout_s": timeout, "retry_failed": retry_failed,
+    }  # fmt: skip
+    config = teaching.parse_teacher(teacher, options)
+    asked = teaching.Questions(questions, limit)
+    desk = Desk(Store(store_root()).journal, Limits.parse(pace, "teach"), device)
+    if isinstance(config, tuple):
+        teaching.finish(teaching.copy_and_write(config[0], config[1], asked, output), output)
+    elif prompt:
+        emit(teaching.show_prompt(config, next(iter(asked))))
+    elif dry_run:
+        emit(teaching.forecast(config, asked, desk)[0])
+    else:
+        teaching.finish(teaching.ask_and_write(config, asked, desk, output), output)
+
+
 @app.command("list")
 def list_(as_json: Json = False) -> None:
     """List what the store holds, oldest first.
@@ -105,7 +162,7 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    path: Annotated[str, typer.Argument(help="STAGE/KEY as `list` prints it; the key may be cut short.")],
+    path: Annotated[str, typer.Argument(help="STAGE/KEY as `list` prints it; the key may be cut short. Or `journal`.")],
     as_json: Json = False,
 ) -> None:
     """Show how one folder of the store came to be, and whether it is still what was committed.
@@ -115,6 +172,12 @@ def show(
     from stillroom.store import Store, code_version
 
     store = Store(store_root())
+    if path == "journal":
+        from stillroom.teachers.teaching import journal_report
+
+        for row in journal_report(store.journal):
+            emit(json.dumps(row, indent=None if as_json else 1))
+        return
     known = {f"{m.stage}/{m.key}": m for m in store.manifests()}
     found = [name for name in known if name.startswith(path)]
     if len(found) != 1:

@@ -15,6 +15,9 @@ from pydantic_core import ErrorDetails
 
 from stillroom.errors import ConfigError, unknown
 
+SECRET = "secret"  # noqa: S105 (the name of an error, no secret)
+"""The type of an error about a value that must not be repeated."""
+
 
 class Config(BaseModel):
     """Frozen settings. Types are strict: `"3"` is not 3, and `true` is not 1."""
@@ -42,7 +45,7 @@ def _explain(cls: type[BaseModel], detail: ErrorDetails) -> str:
     field = ".".join(str(part) for part in detail["loc"]) or "(the whole file)"
     if detail["type"] == "extra_forbidden":
         return unknown("key", field, _siblings(cls, detail["loc"]))
-    given = "" if detail["type"] == "missing" else f", given {json.dumps(detail['input'], default=str)[:80]}"
+    given = "" if detail["type"] in ("missing", SECRET) else f", given {json.dumps(detail['input'], default=str)[:80]}"
     return f"{field}: {detail['msg']}{given}"
 
 

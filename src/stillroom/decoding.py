@@ -1,4 +1,4 @@
-"""Batched greedy decoding of any causal language model: sorted by length, left-padded, with masks and position ids.
+"""Batched decoding of any causal language model: sorted by length, left-padded, with masks and position ids.
 
 It knows token ids and nothing of what they mean; teachers, students and readers all decode here.
 """
@@ -18,6 +18,14 @@ class Completion:
     stopped: bool
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Draws instead of the likeliest token; each batch is seeded by `seed` and its first row."""
+
+    temperature: float
+    seed: int
+
+
 def plan(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
     """Rows in batches of like length, longest first (so that a batch too large for memory fails at once)."""
     order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
@@ -26,9 +34,14 @@ def plan(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 
 @torch.inference_mode()
 def decode(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int, pad: int, end: int
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    pad: int,
+    end: int,
+    sampling: Sampling | None = None,
 ) -> list[Completion]:
-    """Greedy completions of one batch of prompts (token ids), each of at most `new_tokens` tokens."""
+    """Completions of one batch of prompts (token ids), greedy unless told, each of at most `new_tokens` tokens."""
     longest = max(map(len, prompts))
     ids_BT = torch.full((len(prompts), longest), pad)
     mask_BT = torch.zeros_like(ids_BT)
@@ -38,6 +51,9 @@ def decode(
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end
     )
+    if sampling is not None:
+        torch.manual_seed(sampling.seed)
+        settings.update(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)  # type: ignore[no-untyped-call]
     out_BT = model.generate(  # type: ignore[operator]
         input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=settings
     )
@@ -57,6 +73,7 @@ def decode_all(
     end: int,
     batch_size: int,
     skip: frozenset[int] = frozenset(),
+    sampling: Sampling | None = None,
 ) -> Iterator[dict[int, Completion]]:
     """Completions batch by batch, keyed by row. A batch whose rows are all in `skip` is passed over.
 
@@ -64,5 +81,6 @@ def decode_all(
     """
     for rows in plan([len(prompt) for prompt in prompts], batch_size):
         if not skip.issuperset(rows):
-            done = decode(model, [prompts[row] for row in rows], new_tokens, pad, end)
+            drawn = Sampling(sampling.temperature, sampling.seed + rows[0]) if sampling else None
+            done = decode(model, [prompts[row] for row in rows], new_tokens, pad, end, drawn)
             yield dict(zip(rows, done, strict=True))

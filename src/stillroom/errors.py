@@ -6,6 +6,7 @@
   + DataError          a data file is missing, truncated, not UTF-8 or malformed, named with its line
   + StoreError         the store cannot be read or written
     - LeaseLost        another process took this stage over
+  + TeacherError       a teacher cannot be asked: no key, no network, no credit, an unknown model
   + TrainingError      the loss became NaN or diverged
 """
 
@@ -34,6 +35,10 @@ class StoreError(StillroomError, OSError):
 
 
 class LeaseLost(StoreError):
+    pass
+
+
+class TeacherError(StillroomError, RuntimeError):
     pass
 
 

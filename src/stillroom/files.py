@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -94,6 +94,23 @@ def write_json(path: Path, data: Any) -> None:
 def write_lines(path: Path, records: Iterable[BaseModel]) -> None:
     """Records as JSON lines."""
     write_atomic(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+@contextmanager
+def lines_atomic(path: Path) -> Iterator[Callable[[Any], None]]:
+    """A function that adds one JSON line to `path`, which appears whole when the block ends well, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield lambda row: print(json.dumps(row, ensure_ascii=False), file=file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def numbered_lines(path: Path, hint: str = "") -> Iterator[tuple[int, str]]:

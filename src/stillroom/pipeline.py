@@ -65,10 +65,10 @@ class Planner:
         parents: Mapping[str, Stage],
         run: Callable[[Workplace], None],
         files: tuple[str, ...] = (),
+        stamp: Mapping[str, Any] = {},
     ) -> Stage:
-        return Stage(
-            stage, name, version, {**config.model_dump(mode="json"), **self.checksums(files)}, dict(parents), run
-        )
+        settled = {**config.model_dump(mode="json"), **self.checksums(files), **stamp}
+        return Stage(stage, name, version, settled, dict(parents), run)
 
     def checksums(self, files: tuple[str, ...]) -> dict[str, Any]:
         for name in files:
@@ -98,10 +98,17 @@ class Planner:
         problems = self._problems("problems", task, task_config)
         tests = dict(self._tests())
         gate = self._gate(task_config.name, problems, tests)
-        write = partial(teachers.make_rationales, teacher, teacher_config, self.data)
+        write = partial(teachers.make_rationales, teacher, teacher_config, self.data, limits=recipe.settings.teach)
         taught = {"problems": problems}
         rationales = self.stage(
-            "rationales", "rationales", teachers.VERSION, teacher_config, taught, write, teacher.files(teacher_config)
+            "rationales",
+            "rationales",
+            teachers.VERSION,
+            teacher_config,
+            taught,
+            write,
+            teacher.files(teacher_config),
+            teacher.stamp(teacher_config),
         )
         parents = {"problems": problems, "rationales": rationales}
         make = partial(gates.make_kept, recipe.gates)

@@ -80,6 +80,8 @@ class Workplace:
     checkpoint_seconds: float = 30.0
     trackers: tuple[str, ...] = ()
     device: str = "cpu"
+    journal: Path = Path("journal.sqlite")
+    """Where replies that were paid for are kept: one for the whole store, outside any stage."""
     check: Callable[[], None] = lambda: None
     """Raises when this process has lost the right to go on (see `leases.Lease`)."""
 
@@ -147,6 +149,10 @@ class Store:
         found = [self.manifest(path.parent) for path in self.root.glob(f"*/*/{MANIFEST}") if path.parent.name.isalnum()]
         yield from sorted((m for m in found if m is not None), key=lambda m: (m.started, m.stage, m.name))
 
+    @property
+    def journal(self) -> Path:
+        return self.root / "journal.sqlite"
+
     def damage(self, folder: Path) -> str | None:
         """What is wrong with a folder that has a manifest file; None if all its files are as they were committed."""
         manifest = self.manifest(folder)
@@ -202,7 +208,10 @@ class Store:
         say(f"> {stage.name}: {stage.stage}/{stage.key}")
         started, clock = datetime.now(UTC), time.monotonic()
         parents = {role: self.folder(p.stage, p.key) for role, p in stage.parents.items()}
-        stage.run(Workplace(out=folder, parents=parents, name=stage.name, check=lease.check, **settings))
+        place = Workplace(
+            out=folder, parents=parents, name=stage.name, journal=self.journal, check=lease.check, **settings
+        )
+        stage.run(place)
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
         files = {str(p.relative_to(folder)): _settle(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         for path in (p for p in folder.rglob("*") if p.is_dir()):

@@ -12,6 +12,7 @@ from stillroom.curriculum.gates import GateConfig
 from stillroom.errors import UsageError, unknown
 from stillroom.evaluation import EvaluateConfig
 from stillroom.students.scratch import ScratchConfig
+from stillroom.teachers.limits import Limits
 from stillroom.training import FitConfig
 
 
@@ -35,6 +36,8 @@ class Settings(Config):
     """`auto` for the best there is, else `cpu`, `cuda`, `cuda:1`, `mps` or `xpu`."""
     checkpoint_seconds: float = Field(30.0, gt=0)
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    teach: Limits = Limits()
+    """How fast and how dearly a teacher may be asked."""
 
 
 class Recipe(Config):

@@ -4,8 +4,10 @@ To add one, write both and add a line to `TEACHERS`. A teacher may leave a probl
 out of every arm.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +19,12 @@ from stillroom.files import read_lines, write_lines
 from stillroom.records import Problem, Rationale
 from stillroom.store import Workplace
 from stillroom.tasks.benchmarks.rows import rows
+from stillroom.teachers.asking import AnthropicConfig, Desk, LocalConfig, OpenAIConfig, asked, model_files
+from stillroom.teachers.limits import Limits
 
 VERSION = 2
+NO_DESK = Desk()
+"""For teachers that ask nobody."""
 CONCLUSION = re.compile(r"\s*(so,? |therefore,? |thus,? )?the answer is:?(?:(?!the answer is)[^\n])*$", re.IGNORECASE)
 
 
@@ -28,7 +34,7 @@ class WorkedConfig(Config):
     name: Literal["worked"] = "worked"
 
 
-def worked(config: WorkedConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+def worked(config: WorkedConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     if any(not problem.steps for problem in problems):
         bare = next(problem.id for problem in problems if not problem.steps)
         raise DataError(
@@ -59,7 +65,7 @@ class HumanConfig(Config):
     name: Literal["human"] = "human"
 
 
-def human(config: HumanConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+def human(config: HumanConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     found = [
         Rationale(problem=p.id, teacher=config.name, granularity=None, format="human", text=p.solution)
         for p in problems
@@ -81,7 +87,7 @@ class RecordedConfig(Config):
     format: str = "plain"
 
 
-def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path) -> list[Rationale]:
+def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     fields = ("dataset", "id", "teacher", "granularity", "format", "cot")
     wanted = {problem.id for problem in problems}
     cell = (config.dataset, config.teacher, config.granularity, config.format)
@@ -104,21 +110,43 @@ def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path) ->
     return [found[problem.id] for problem in problems if problem.id in found]
 
 
+def ask(config: Any, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
+    """What a model answers."""
+    return list(asked(config, problems, concluded, desk))
+
+
+def prompts_used(config: Any) -> dict[str, Any]:
+    """The prompts' checksum: when they change, the stage is made again, from the journal where it can."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(str(resources.files("stillroom.teachers.prompts"))).rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(path.name.encode() + path.read_bytes())
+    return {"prompts": digest.hexdigest()[:16]}
+
+
 class Teacher(NamedTuple):
     config: type[Config]
-    write: Callable[[Any, Sequence[Problem], Path], list[Rationale]]
+    write: Callable[[Any, Sequence[Problem], Path, Desk], list[Rationale]]
     files: Callable[[Any], tuple[str, ...]] = lambda config: ()
     """The files of the data folder that it reads: their checksums become part of the run's key."""
+    stamp: Callable[[Any], dict[str, Any]] = lambda config: {}
+    """What else decides the result and stands in no config: part of the run's key too."""
 
 
 TEACHERS: dict[str, Teacher] = {
     "worked": Teacher(WorkedConfig, worked),
     "human": Teacher(HumanConfig, human),
     "recorded": Teacher(RecordedConfig, recorded, lambda config: (config.file,)),
+    "openai": Teacher(OpenAIConfig, ask, stamp=prompts_used),
+    "anthropic": Teacher(AnthropicConfig, ask, stamp=prompts_used),
+    "local": Teacher(LocalConfig, ask, model_files, prompts_used),
 }
 
 
-def make_rationales(teacher: Teacher, config: Config, data: Path, at: Workplace) -> None:
+def make_rationales(
+    teacher: Teacher, config: Config, data: Path, at: Workplace, limits: Limits = NO_DESK.limits
+) -> None:
     """Stage `rationales`: what the teacher writes about the training problems, in their order."""
     problems = read_lines(at.parents["problems"] / "train.jsonl", Problem)
-    write_lines(at.out / "rationales.jsonl", teacher.write(config, problems, data))
+    desk = Desk(at.journal, limits, at.device)
+    write_lines(at.out / "rationales.jsonl", teacher.write(config, problems, data, desk))

@@ -1,0 +1,132 @@
+"""Asking teachers: requests a second and memory, journal included, against a loopback stub with 50 ms latency.
+
+    .venv/bin/python benchmarks/teach.py [--quick]    (--quick: 2,000 and 4,000 questions in place of 10,000 and 100,000)
+
+The stub runs in a process of its own on the same cores: what it needs is missing from our rate, and its memory is not
+counted. The peer is the bare client library at the same concurrency, without journal, limits or files.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+CONCURRENCY, LATENCY = 128, "0.05"
+STUB = r"""
+import asyncio, json, sys
+reply = json.dumps({"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [{"index": 0,
+    "finish_reason": "stop", "message": {"role": "assistant", "content": "Step 1: 1 + 1 = 2.\nThe answer is 2."}}],
+    "usage": {"prompt_tokens": 60, "completion_tokens": 20, "total_tokens": 80}}).encode()
+head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(reply)
+async def serve(reader, writer):
+    try:
+        while True:
+            top = await reader.readuntil(b"\r\n\r\n")
+            size = next(int(l.split(b":")[1]) for l in top.split(b"\r\n") if l.lower().startswith(b"content-length"))
+            await reader.readexactly(size)
+            await asyncio.sleep(float(sys.argv[1]))
+            writer.write(head + reply)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+def write_questions(path: Path, count: int) -> None:
+    with path.open("w") as file:
+        for i in range(count):
+            question = f"Ann has {i} eggs and buys {i % 7} boxes of {i % 12} eggs each. How many eggs has she?"
+            print(json.dumps({"id": f"q{i}", "question": question, "answer": str(i)}), file=file)
+
+
+async def bare(url: str, count: int) -> float:
+    """Requests a second of the library alone."""
+    import openai
+
+    client = openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0)
+    left, began = iter(range(count)), time.monotonic()
+
+    async def worker() -> None:
+        for i in left:
+            await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": f"question {i}"}], max_tokens=512, temperature=0
+            )
+
+    await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+    await client.close()
+    return count / (time.monotonic() - began)
+
+
+def ours(url: str, questions: Path, count: int, store: Path) -> tuple[float, float]:
+    """Requests a second of the whole command, start-up and writing the result included; its peak memory in MB."""
+    call = [sys.executable, "-m", "stillroom", "teach", str(questions), "--teacher", "openai:m", "--base-url", url]
+    call += ["--concurrency", str(CONCURRENCY), "-n", str(count), "-o", str(store / "cot.jsonl")]
+    watched = [sys.executable, __file__, "--watch", *call]
+    environment = {**os.environ, "STILLROOM_STORE": str(store)}
+    began = time.monotonic()
+    done = subprocess.run(watched, env=environment, check=True, capture_output=True, text=True)
+    return count / (time.monotonic() - began), float(done.stdout.split()[-1])
+
+
+def watch(call: list[str]) -> None:
+    subprocess.run(call, check=True)
+    print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+
+
+def figure(name: str, value: float, unit: str, bar: float, holds: bool) -> dict[str, object]:
+    return {"name": name, "value": round(value, 2), "unit": unit, "bar": bar, "holds": holds}
+
+
+def main() -> None:
+    small, large = (2_000, 4_000) if "--quick" in sys.argv else (10_000, 100_000)
+    if os.getloadavg()[0] > 0.5:
+        print(f"this machine is busy (load {os.getloadavg()[0]:.1f}): the rates below are too low", file=sys.stderr)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen([sys.executable, "-c", STUB, LATENCY], stdout=subprocess.PIPE, text=True) as stub,
+    ):
+        assert stub.stdout is not None
+        url, questions = f"http://127.0.0.1:{int(stub.stdout.readline())}/v1", Path(folder) / "questions.jsonl"
+        write_questions(questions, large)
+        rounds = []
+        for i in range(1 if "--quick" in sys.argv else 3):
+            store = Path(folder) / str(i)
+            store.mkdir()
+            rounds.append((*ours(url, questions, small, store), asyncio.run(bare(url, small))))
+        rate, peak, alone = (sorted(column)[len(rounds) // 2] for column in zip(*rounds, strict=True))
+        store = Path(folder) / "large"
+        store.mkdir()
+        long_rate, long_peak = ours(url, questions, large, store)
+        stub.terminate()
+    figures = [
+        figure(f"{small} questions", rate, "requests/s", 600, rate >= 600),
+        figure("the bare client", alone, "requests/s", 0, True),
+        figure(f"{large} questions", long_rate, "requests/s", 600, long_rate >= 600),
+        figure(f"peak memory of {small}", peak, "MB", 200, peak <= 200),
+        figure(f"peak memory of {large}", long_peak, "MB", 200, long_peak <= 200),
+        figure("growth of the peak", long_peak / peak, "times", 1.1, long_peak / peak <= 1.1),
+    ]
+    for row in figures:
+        verdict = "holds" if row["holds"] else "MISSED"
+        print(f"{row['name']:30}{row['value']:10} {row['unit']:11} bar {row['bar']:6} {verdict}")
+    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+    versions = {name: metadata.version(name) for name in ("stillroom", "openai")}
+    print(json.dumps({"benchmark": "teach", "figures": figures, "machine": machine, "versions": versions}))
+    sys.exit(not all(row["holds"] for row in figures))
+
+
+if sys.argv[1:2] == ["--watch"]:
+    watch(sys.argv[2:])
+else:
+    main()

@@ -1,0 +1,173 @@
+"""Clients: OpenAI's (and whatever speaks its language) and Anthropic's, through their official libraries.
+
+Their own retries are off: `running` retries. Keys come from the environment, and no text leaves here that holds one.
+"""
+
+import email.utils
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from stillroom.errors import TeacherError, UsageError
+from stillroom.teachers.prices import HOSTS
+from stillroom.teachers.requests import Ask, Refused, Reply, Transient
+
+KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+TOO_LONG = re.compile(r"context.?length|maximum context|prompt is too long|too many tokens|input is too long", re.I)
+NO_CREDIT = re.compile(r"insufficient_quota|exceeded your current quota|credit balance|billing", re.I)
+LATER = (408, 409, 425, 429)
+FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+
+
+def endpoint_of(teacher: str, base_url: str | None) -> str:
+    """Who is asked. Raises `UsageError` for an address that is none, or that holds a password or a key."""
+    url = (base_url or HOSTS[teacher]).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        holds_secret = bool(parts.username or parts.password or parts.query or parts.fragment)
+    except ValueError:
+        raise UsageError("the base URL is no address: expected something like http://127.0.0.1:8000/v1") from None
+    if holds_secret:
+        raise UsageError(
+            "the base URL holds a user, a password or a query: addresses are recorded, keys must not be; "
+            f"set {KEYS[teacher]}"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError("the base URL is no address: expected something like http://127.0.0.1:8000/v1")
+    return url
+
+
+def key_of(teacher: str, endpoint: str) -> str:
+    """The key from the environment; a server that is not the provider's may need none."""
+    key = os.environ.get(KEYS[teacher], "").strip()
+    if not key and endpoint == HOSTS[teacher]:
+        raise TeacherError(f"{KEYS[teacher]} is not set: export the key of your account in it, then run again")
+    return key or "none"
+
+
+def library(name: str) -> Any:
+    try:
+        return __import__(name)
+    except ImportError:
+        raise TeacherError(f"the teacher {name!r} needs its client library: pip install 'stillroom[api]'") from None
+
+
+class ApiClient:
+    """What both libraries share: how errors are told and judged."""
+
+    def __init__(self, teacher: str, endpoint: str, timeout: float) -> None:
+        self.teacher, self.endpoint = teacher, endpoint
+        self.library = library(teacher)
+        self._key = key_of(teacher, endpoint)
+        self.api: Any = (
+            self.library.AsyncOpenAI(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
+            if teacher == "openai"
+            else self.library.AsyncAnthropic(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
+        )
+
+    async def close(self) -> None:
+        await self.api.close()
+
+    async def ask(self, ask: Ask) -> Reply:
+        send = self.api.chat.completions.create if self.teacher == "openai" else self.api.messages.create
+        body = BODIES[self.teacher](ask)
+        if self.teacher == "anthropic" and "temperature" in body:
+            body["extra_body"] = {"temperature": body.pop("temperature")}  # the library has no parameter for it
+        message = await self.guard(lambda: send(**body), ask.model)
+        return read_reply(self.teacher, message)
+
+    async def guard(self, call: Callable[[], Any], model: str = "") -> Any:
+        """A call of the library, its errors told in our own three kinds."""
+        try:
+            return await call()
+        except self.library.APIStatusError as error:
+            raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), model) from None
+        except self.library.APITimeoutError:
+            raise Transient(f"{self.endpoint} did not answer in time", billed=True) from None
+        except self.library.APIConnectionError as error:
+            cause = self.scrub(f"{type(error.__cause__).__name__}: {error.__cause__}")
+            billed = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
+            raise Transient(f"{self.endpoint} cannot be reached, or hung up ({cause})", billed=billed) from None
+        except (json.JSONDecodeError, UnicodeDecodeError, self.library.APIResponseValidationError):
+            raise Transient(f"{self.endpoint} answered with something that is not JSON", billed=True) from None
+
+    def scrub(self, text: str) -> str:
+        return " ".join(text.replace(self._key, "[key]").split())[:300] if self._key != "none" else text[:300]
+
+    def judge(self, status: int, text: str, headers: dict[str, str], model: str) -> Exception:
+        """Which of the three kinds an HTTP status is."""
+        if status in (401, 403):
+            return TeacherError(
+                f"{self.endpoint} refused the key ({status}): put a valid one into {KEYS[self.teacher]}, then run again"
+            )
+        if status == 402 or (status in (400, 403, 429) and NO_CREDIT.search(text)):
+            return TeacherError(
+                f"the account at {self.endpoint} has no credit left ({status}): add some, then run the same command; "
+                "nothing that was answered is lost"
+            )
+        if status == 404:
+            return TeacherError(
+                f"{self.endpoint} knows no model {model!r}, or is no such service (404): look at the model's name and "
+                "the base URL"
+            )
+        if status in LATER or status >= 500:
+            return Transient(f"{self.endpoint} answered {status}", retry_after(headers))
+        if TOO_LONG.search(text):
+            return Refused(f"the question does not fit into the model's context ({status}): {text}")
+        return Refused(f"refused ({status}): {text}")
+
+
+def retry_after(headers: dict[str, str], now: Callable[[], float] = time.time) -> float | None:
+    """Seconds to wait, from `retry-after-ms` or from `retry-after` (seconds or a date)."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        text = headers.get(name, "")
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text) * unit
+        if text and (date := email.utils.parsedate_tz(text)):
+            return max(0.0, email.utils.mktime_tz(date) - now())
+    return None
+
+
+def openai_body(ask: Ask) -> dict[str, Any]:
+    """OpenAI's own service wants `max_completion_tokens`; others may know `max_tokens` alone."""
+    limit = "max_completion_tokens" if ask.endpoint == HOSTS["openai"] else "max_tokens"
+    return {
+        "model": ask.model,
+        "messages": list(ask.messages),
+        "temperature": ask.temperature,
+        limit: ask.max_new_tokens,
+    }
+
+
+def anthropic_body(ask: Ask) -> dict[str, Any]:
+    system = "\n\n".join(m["content"] for m in ask.messages if m["role"] == "system")
+    chat = [dict(m) for m in ask.messages if m["role"] != "system"]
+    heat = {} if ask.temperature is None else {"temperature": ask.temperature}
+    body = {"model": ask.model, "messages": chat, "max_tokens": ask.max_new_tokens, **heat}
+    return {**body, "system": system} if system else body
+
+
+BODIES: dict[str, Callable[[Ask], dict[str, Any]]] = {"openai": openai_body, "anthropic": anthropic_body}
+
+
+def read_reply(teacher: str, message: Any) -> Reply:
+    """The library's message, or the same as plain data. Raises `Transient` where it lacks what a reply has."""
+    data = message if isinstance(message, dict) else message.model_dump() if hasattr(message, "model_dump") else {}
+    try:
+        usage = data.get("usage") or {}
+        if teacher == "openai":
+            choice = data["choices"][0]
+            text = choice["message"].get("content") or choice["message"].get("refusal") or ""
+            tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+            return Reply(text, choice.get("finish_reason") or "stop", *tokens)
+        text = "".join(block["text"] for block in data["content"] if block.get("type") == "text")
+        reason = data.get("stop_reason") or "stop"
+        return Reply(
+            text, FINISHES.get(reason, reason), usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
+        )
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise Transient("the reply is not in the form that the provider documents", billed=True) from None

@@ -1,0 +1,234 @@
+"""The journal: every reply that was paid for, one row a request, on disk before anybody uses it.
+
+SQLite, with a write-ahead log on a local disk and a rollback journal elsewhere (the log needs shared memory). Replies
+that arrive while a transaction is being written share the next one. It knows no provider and no network.
+"""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from stillroom.errors import StoreError
+from stillroom.progress import say
+from stillroom.records import content_key
+from stillroom.teachers.requests import Ask, Reply
+
+RECORDED, FAILED = "recorded", "failed"
+PATIENCE_S = 60.0
+REMOTE = ("nfs", "cifs", "smb", "fuse", "lustre", "gpfs", "beegfs", "ceph", "9p", "glusterfs", "afs")
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS requests (
+  key TEXT PRIMARY KEY, teacher TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, messages TEXT NOT NULL,
+  parameters TEXT NOT NULL, sample INTEGER NOT NULL, status TEXT NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL,
+  reason TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, batch INTEGER NOT NULL,
+  at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (
+  token TEXT PRIMARY KEY, teacher TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, id TEXT, at REAL NOT NULL,
+  collected INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS batch_requests (key TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Row(NamedTuple):
+    """What the journal knows of one request: a reply, or the reason why there will be none."""
+
+    reply: Reply | None
+    reason: str
+    batch: bool = False
+
+
+class Batch(NamedTuple):
+    """A batch that was handed in and not collected. `id` is None where a kill came between the two writes."""
+
+    token: str
+    id: str | None
+    at: float
+
+
+class Journal:
+    """Opened by one process per teacher, model and endpoint at a time (`sole`); read by any."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        try:
+            self._writer, self._reader = self._connect(), self._connect()
+            self._writer.execute(f"PRAGMA journal_mode={'WAL' if on_local_disk(path) else 'DELETE'}")
+            self._writer.execute("PRAGMA synchronous=FULL")
+            self._writer.executescript(SCHEMA)
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: the journal cannot be opened ({error}); move it away, or mend it") from None
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
+        self._flushing: asyncio.Task[None] | None = None
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        self._reader.close()
+        self._writer.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def find(self, key: str) -> Row | None:
+        query = "SELECT status, text, finish, reason, input_tokens, output_tokens, batch FROM requests WHERE key = ?"
+        row = self._reader.execute(query, (key,)).fetchone()
+        if row is None:
+            return None
+        status, text, finish, reason, read, written, batch = row
+        return Row(Reply(text, finish, read, written) if status == RECORDED else None, reason, bool(batch))
+
+    async def record(self, ask: Ask, reply: Reply | None, reason: str = "", batch: bool = False) -> None:
+        """Returns once the row is on disk."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((_row(ask, reply, reason, batch), future))
+        if self._flushing is None:
+            self._flushing = asyncio.create_task(self._flush())
+        await future
+
+    async def _flush(self) -> None:
+        try:
+            while self._waiting:
+                block, self._waiting = self._waiting, []
+                try:
+                    rows = [row for row, _ in block]
+                    await asyncio.get_running_loop().run_in_executor(self._thread, self._write, rows)
+                except Exception as error:
+                    for _, future in block:
+                        if not future.done():
+                            future.set_exception(_cannot_write(self.path, error))
+                else:
+                    for _, future in block:
+                        if not future.done():
+                            future.set_result(None)
+        finally:
+            self._flushing = None
+
+    def write(self, rows: Iterable[tuple[Ask, Reply | None, str]]) -> None:
+        """Many rows in one transaction, for those who do not wait on a network."""
+        try:
+            self._write([_row(ask, reply, reason, False) for ask, reply, reason in rows])
+        except sqlite3.Error as error:
+            raise _cannot_write(self.path, error) from None
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        """A reply takes the place of a failure; nothing takes the place of a reply."""
+        self._transaction(
+            f"INSERT INTO requests VALUES ({','.join('?' * 15)}) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608
+            " status=excluded.status,"
+            " text=excluded.text, finish=excluded.finish, reason=excluded.reason, input_tokens=excluded.input_tokens,"
+            " output_tokens=excluded.output_tokens, batch=excluded.batch, at=excluded.at"
+            " WHERE requests.status='failed'",
+            rows,
+        )
+
+    def _transaction(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            self._writer.executemany(statement, rows)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+
+    def intend(self, teacher: str, model: str, endpoint: str, keys: list[str]) -> str:
+        """Notes that a batch of these requests is about to be handed in; its token finds it again after a kill."""
+        now = time.time()
+        token = content_key([keys, now])
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._writer.execute(
+            "INSERT INTO batches (token, teacher, model, endpoint, at) VALUES (?,?,?,?,?)",
+            (token, teacher, model, endpoint, now),
+        )
+        self._writer.executemany("INSERT OR REPLACE INTO batch_requests VALUES (?,?)", ((key, token) for key in keys))
+        self._writer.execute("COMMIT")
+        return token
+
+    def name_batch(self, token: str, batch: str) -> None:
+        self._writer.execute("UPDATE batches SET id = ? WHERE token = ?", (batch, token))
+
+    def close_batch(self, token: str) -> None:
+        """The batch is collected, or never came to be: its requests may be asked again where no row holds them."""
+        self._transaction("DELETE FROM batch_requests WHERE token = ?", [(token,)])
+        self._writer.execute("UPDATE batches SET collected = 1 WHERE token = ?", (token,))
+
+    def open_batches(self, teacher: str, model: str, endpoint: str) -> list[Batch]:
+        query = (
+            "SELECT token, id, at FROM batches WHERE teacher=? AND model=? AND endpoint=? AND NOT collected ORDER BY at"
+        )
+        return [Batch(*row) for row in self._reader.execute(query, (teacher, model, endpoint))]
+
+    def batch_keys(self, token: str) -> list[str]:
+        return [key for (key,) in self._reader.execute("SELECT key FROM batch_requests WHERE token=?", (token,))]
+
+    def batch_ids(self) -> set[str]:
+        return {name for (name,) in self._reader.execute("SELECT id FROM batches WHERE id IS NOT NULL")}
+
+    def in_batch(self, key: str) -> bool:
+        return self._reader.execute("SELECT 1 FROM batch_requests WHERE key=?", (key,)).fetchone() is not None
+
+    def summary(self) -> Iterator[dict[str, Any]]:
+        """One row a teacher, model, endpoint, status and way of asking: requests, tokens, first and last time."""
+        cursor = self._reader.execute(
+            "SELECT teacher, model, endpoint, status, batch, COUNT(*) AS requests, SUM(input_tokens) AS input_tokens,"
+            " SUM(output_tokens) AS output_tokens, MIN(at) AS first, MAX(at) AS last FROM requests"
+            " GROUP BY teacher, model, endpoint, status, batch ORDER BY teacher, model, endpoint, status, batch"
+        )
+        names = [column[0] for column in cursor.description]
+        for row in cursor:
+            yield dict(zip(names, row, strict=True))
+
+    def sole(self, teacher: str, model: str, endpoint: str) -> FileLock:
+        """Held by the one process that asks this model: a second one waits, so that nothing is paid for twice."""
+        lock = FileLock(self.path.with_name(f".{self.path.name}.{content_key([teacher, model, endpoint])}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"another process is asking {teacher}:{model}; waiting until it is done, its replies will be used")
+            lock.acquire()
+        return lock
+
+
+def _row(ask: Ask, reply: Reply | None, reason: str, batch: bool) -> tuple[Any, ...]:
+    said = reply or Reply("", "", 0, 0)
+    return (
+        ask.key(), ask.teacher, ask.model, ask.endpoint, json.dumps(list(ask.messages), ensure_ascii=False),
+        json.dumps(ask.parameters(), sort_keys=True), ask.sample, RECORDED if reply else FAILED, said.text, said.finish,
+        reason, said.input_tokens, said.output_tokens, int(batch), time.time(),
+    )  # fmt: skip
+
+
+def _cannot_write(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{path}: the journal cannot be written ({error}); what was recorded before is safe: mend that, run again"
+    )
+
+
+def on_local_disk(path: Path, mounts: Callable[[], str] | None = None) -> bool:
+    """Whether the file system that holds `path` is this machine's own (where that can be told: Linux)."""
+    try:
+        table = mounts() if mounts else Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    place, kind = "", ""
+    for line in table.splitlines():
+        where, name = line.split()[1:3]
+        inside = path.resolve().is_relative_to(where.replace("\\040", " "))
+        if inside and len(where) >= len(place):
+            place, kind = where, name
+    return not kind.lower().startswith(REMOTE)

@@ -1,0 +1,105 @@
+"""A Hugging Face model in this process: greedy or sampled, batched, on whatever device, 4-bit if asked for.
+
+A batch is made of the same requests whether or not some are recorded: a run that was killed computes the same numbers.
+"""
+
+import itertools
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from stillroom.errors import TeacherError
+from stillroom.progress import say
+from stillroom.teachers.journal import Journal
+from stillroom.teachers.requests import Ask, Reply
+from stillroom.teachers.running import Tally, wanted
+
+CHUNK = 256
+
+
+def answer_all(config: Any, asks: Iterable[Ask], journal: Journal, device: str, retry_failed: bool = False) -> Tally:
+    """Answers what the journal does not hold, and records it batch by batch. `config` is a `LocalConfig`."""
+    tally, speaker, requests = Tally(), None, iter(asks)
+    while chunk := list(itertools.islice(requests, CHUNK)):
+        skip = frozenset(i for i, ask in enumerate(chunk) if not wanted(ask, journal, retry_failed))
+        tally.reused += len(skip)
+        if len(skip) == len(chunk):
+            continue
+        speaker = speaker or Speaker(config, device)
+        speaker.answer(chunk, skip, journal, tally)
+        say(f"  {chunk[0].model}: {tally.reused + tally.answered + tally.failed} done")
+    return tally
+
+
+class Speaker:
+    """A model with its tokenizer. Heavy libraries are imported here, so that the other teachers start at once."""
+
+    def __init__(self, config: Any, device: str) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from stillroom.devices import use
+
+        folder = str(Path(config.folder).resolve())
+        options: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
+        if config.four_bit:
+            options["quantization_config"] = _four_bit()
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+        except (OSError, ValueError) as error:
+            raise TeacherError(f"{folder}: no model that can be loaded ({str(error)[:200]})") from None
+        self.model = model.eval()
+        if not options:
+            self.model.to(use(device, os.cpu_count() or 1))
+        self.batch_size = config.batch_size
+        self.room = getattr(self.model.config, "max_position_embeddings", None)
+
+    def prompt(self, ask: Ask) -> list[int]:
+        chat = [dict(message) for message in ask.messages]
+        if self.tokenizer.chat_template:
+            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer("\n\n".join(message["content"] for message in chat) + "\n")["input_ids"])
+
+    def answer(self, chunk: list[Ask], skip: frozenset[int], journal: Journal, tally: Tally) -> None:
+        from stillroom.decoding import Sampling, decode_all
+
+        first = chunk[0]
+        prompts = [self.prompt(ask) for ask in chunk]
+        fits = [i for i, p in enumerate(prompts) if self.room is None or len(p) + first.max_new_tokens <= self.room]
+        self._refuse([chunk[i] for i in range(len(chunk)) if i not in fits and i not in skip], journal, tally)
+        end = self.tokenizer.eos_token_id
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else end
+        sampling = Sampling(first.temperature, int(first.key()[:8], 16)) if first.temperature else None
+        done = frozenset(place for place, i in enumerate(fits) if i in skip)
+        batches = decode_all(
+            self.model, [prompts[i] for i in fits], first.max_new_tokens, pad, end, self.batch_size, done, sampling
+        )
+        for batch in batches if fits else ():
+            fresh = [(fits[place], completion) for place, completion in batch.items() if place not in done]
+            journal.write((chunk[i], self._reply(prompts[i], completion), "") for i, completion in fresh)
+            tally.answered += len(fresh)
+
+    def _reply(self, prompt: list[int], completion: Any) -> Reply:
+        text = str(self.tokenizer.decode(completion.ids, skip_special_tokens=True))
+        return Reply(text, "stop" if completion.stopped else "length", len(prompt), len(completion.ids))
+
+    def _refuse(self, asks: list[Ask], journal: Journal, tally: Tally) -> None:
+        reason = f"the question and {asks[0].max_new_tokens} new tokens do not fit into {self.room}" if asks else ""
+        journal.write((ask, None, reason) for ask in asks)
+        tally.failed += len(asks)
+        tally.last_reason = reason or tally.last_reason
+
+
+def _four_bit() -> Any:
+    try:
+        import bitsandbytes  # type: ignore[import-not-found] # noqa: F401
+    except ImportError:
+        raise TeacherError("4-bit loading needs bitsandbytes: pip install 'stillroom[gpu]'") from None
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )

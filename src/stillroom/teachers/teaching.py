@@ -1,0 +1,192 @@
+"""`stillroom teach`: questions from a file, one teacher, rationales to a file of the fields of `teacher_cot.jsonl`."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stillroom.errors import DataError, TeacherError, UsageError, unknown
+from stillroom.files import lines_atomic, numbered_lines
+from stillroom.progress import say
+from stillroom.records import Problem, Rationale
+from stillroom.tasks.benchmarks import rows
+from stillroom.teachers import TEACHERS, prompts
+from stillroom.teachers.asking import AskConfig, Asks, Desk, Estimate, answers, conclude, estimate, gather
+from stillroom.teachers.journal import Journal
+from stillroom.teachers.prices import DATE, price_of
+from stillroom.teachers.running import Tally
+
+ARGUMENT = {"openai": "model", "anthropic": "model", "local": "folder"}
+GSM8K_MARK = "####"
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The first `limit` problems of a JSON-lines file, read anew each time: a large file is never held in memory."""
+
+    path: Path
+    limit: int | None = None
+
+    def __iter__(self) -> Iterator[Problem]:
+        lines = rows(self.path, ("question",), None)
+        for number, row in islice(lines, self.limit):
+            yield question(row, self.path, number)
+
+
+def question(row: dict[str, Any], path: Path, number: int) -> Problem:
+    """A problem from a row with `question`, and `answer`, `id`, `task` or `dataset` where they are given."""
+    answer = str(row.get("answer", ""))
+    solution = str(row.get("solution", ""))
+    if GSM8K_MARK in answer:
+        solution, answer = answer, answer.rpartition(GSM8K_MARK)[2].strip().replace(",", "")
+    if not isinstance(row["question"], str) or not row["question"].strip():
+        raise DataError(f"{path}:{number}: `question` is no text; mend or remove this line")
+    return Problem(
+        task=str(row.get("task") or row.get("dataset") or path.stem),
+        id=str(row.get("id") or f"{path.stem}-{number}"),
+        question=row["question"],
+        answer=answer,
+        kind=row.get("kind", "numeric"),
+        choices=tuple(row.get("choices", ())),
+        solution=solution,
+    )
+
+
+def parse_teacher(text: str, options: dict[str, Any]) -> Any:
+    """The config that `openai:MODEL`, `anthropic:MODEL`, `local:FOLDER` or `human` stands for, with further fields."""
+    name, _, argument = text.partition(":")
+    if name not in (*ARGUMENT, "human", "recorded"):
+        raise UsageError(unknown("teacher", name, [*ARGUMENT, "human", "recorded"]))
+    if name in ARGUMENT:
+        if not argument:
+            raise UsageError(f"--teacher {name}: expected {name}:{ARGUMENT[name].upper()}")
+        options = {**options, ARGUMENT[name]: argument}
+        given = {"name": name, **{k: v for k, v in options.items() if v is not None}}
+        return TEACHERS[name].config.parse(given, "--teacher")
+    return name, argument
+
+
+def show_prompt(config: AskConfig, problem: Problem) -> str:
+    chat = prompts.messages(problem, config.granularity, config.format)
+    return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in chat)
+
+
+class Outcome(NamedTuple):
+    """What was written where. `failed` counts the requests that got no rationale."""
+
+    written: int
+    failed: int
+    failures: Path
+
+
+def row_of(problem: Problem, teacher: str, granularity: int | None, format: str, cot: str) -> dict[str, Any]:
+    return {
+        "dataset": problem.task, "id": problem.id, "question": problem.question, "answer": problem.answer,
+        "teacher": teacher, "granularity": granularity, "format": format, "cot": cot,
+    }  # fmt: skip
+
+
+def ask_and_write(config: AskConfig, questions: Questions, desk: Desk, output: Path) -> Outcome:
+    """Asks, then writes what the journal holds: rationales to `output`, failures beside it."""
+    asks = Asks.of(config, questions)
+    with Journal(desk.journal) as journal:
+        count = sum(1 for _ in questions)
+        if not count:
+            raise DataError(f"{questions.path}: no question to ask")
+        tally = gather(asks, journal, desk, count * config.samples)
+        conclude(tally)
+        return _write(asks, journal, output, tally)
+
+
+def _write(asks: Asks, journal: Journal, output: Path, tally: Tally) -> Outcome:
+    failures = output.with_name(f"{output.stem}.failed.jsonl")
+    config, written, failed = asks.config, 0, 0
+    with lines_atomic(output) as add, lines_atomic(failures) as add_failure:
+        for item, row in answers(asks, journal):
+            if row is not None and row.reply is not None:
+                line = row_of(item.problem, config.name, config.granularity, config.format, row.reply.text)
+                add({**line, "sample": item.ask.sample, "finish": row.reply.finish})
+                written += 1
+            else:
+                reason = row.reason if row is not None else f"no answer yet: {tally.last_reason}"
+                add_failure({"id": item.problem.id, "sample": item.ask.sample, "reason": reason})
+                failed += 1
+    if not failed:
+        failures.unlink()
+    return Outcome(written, failed, failures)
+
+
+def copy_and_write(name: str, argument: str, questions: Questions, output: Path) -> Outcome:
+    """The teachers that ask nobody: the people who wrote the benchmark, or a file that was written before."""
+    failures = output.with_name(f"{output.stem}.failed.jsonl")
+    written = 0
+    with lines_atomic(output) as add:
+        for line in _recorded(Path(argument), questions) if name == "recorded" else _human(questions):
+            add(line)
+            written += 1
+        if not written:
+            raise DataError(f"{argument or questions.path}: holds no rationale for these questions")
+    return Outcome(written, 0, failures)
+
+
+def _human(questions: Questions) -> Iterator[dict[str, Any]]:
+    with_solution = [problem for problem in questions if problem.solution]
+    found: list[Rationale] = TEACHERS["human"].write(TEACHERS["human"].config(), with_solution, Path(), Desk())
+    problems = {problem.id: problem for problem in with_solution}
+    for rationale in found:
+        line = row_of(problems[rationale.problem], "human", None, "plain", rationale.text)
+        yield {**line, "sample": 0, "finish": "stop"}
+
+
+def _recorded(path: Path, questions: Questions) -> Iterator[dict[str, Any]]:
+    wanted = {problem.id for problem in questions}
+    for number, line in numbered_lines(path):
+        try:
+            row = json.loads(line)
+            if row["id"] in wanted:
+                yield {"sample": 0, "finish": "stop", **row}
+        except (ValueError, TypeError, KeyError):
+            raise DataError(f"{path}:{number}: no rationale: expected JSON with id and cot") from None
+
+
+def forecast(config: AskConfig, questions: Questions, desk: Desk) -> tuple[str, Estimate]:
+    """What a run would send and cost, without sending anything."""
+    asks = Asks.of(config, questions)
+    with Journal(desk.journal) as journal:
+        found = estimate(asks, journal, desk.limits)
+    todo = found.requests - found.recorded
+    lines = [
+        f"{found.requests} requests to {asks.who[0]}:{asks.who[1]}: {found.recorded} recorded, {todo} to send",
+        f"about {found.input_tokens} input tokens, at most {found.output_tokens} output tokens to come",
+    ]
+    if price_of(*asks.who) is None:
+        lines.append(f"cost unknown: the table of {DATE} has no price for this model at {asks.who[2]}")
+    else:
+        lines.append(f"at most {found.most_usd:.4f} USD to come, {found.spent_usd:.4f} spent (prices of {DATE})")
+    return "\n".join(lines), found
+
+
+def finish(outcome: Outcome, output: Path) -> None:
+    say(f"{outcome.written} rationales in {output}")
+    if outcome.failed:
+        first = json.loads(next(line for _, line in numbered_lines(outcome.failures)))
+        raise TeacherError(
+            f"{outcome.failed} of {outcome.written + outcome.failed} requests gave no rationale, as {first['id']}: "
+            f"{first['reason']}; all are listed in {outcome.failures}; the others are kept. Mend the questions, or "
+            "run the same command with --retry-failed"
+        )
+
+
+def journal_report(path: Path) -> list[dict[str, Any]]:
+    """The journal by teacher, model, endpoint and status, with tokens and cost (None where the price is unknown)."""
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no journal: `stillroom teach` begins one")
+    with Journal(path) as journal:
+        found = list(journal.summary())
+    for row in found:
+        price = price_of(row["teacher"], row["model"], row["endpoint"])
+        cost = price.usd(row["input_tokens"], row["output_tokens"], bool(row["batch"])) if price else None
+        row["usd"] = None if cost is None else round(cost, 6)
+    return found

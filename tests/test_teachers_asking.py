@@ -1,0 +1,239 @@
+"""Laws of asking, against a provider on loopback that stumbles: nothing is lost, nothing is paid for twice."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from loopback import Loopback, faults_of
+from stillroom.errors import TeacherError, UsageError
+from stillroom.teachers import limits
+from stillroom.teachers.asking import AnthropicConfig, Desk, OpenAIConfig
+from stillroom.teachers.journal import Journal
+from stillroom.teachers.limits import Limits
+from stillroom.teachers.teaching import Questions, ask_and_write, finish, forecast
+
+SECRET = "sk-the-secret-key"
+GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k_train.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", SECRET)
+    monkeypatch.setattr(limits, "FIRST_WAIT_S", 0.01)
+
+
+def questions(folder: Path, count: int = 20) -> Questions:
+    path = folder / "questions.jsonl"
+    rows = [{"id": f"q{i}", "question": f"What is {i} + {i}?", "answer": str(2 * i)} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Questions(path)
+
+
+def config_for(name: str, server: Loopback, **more: object) -> OpenAIConfig | AnthropicConfig:
+    if name == "openai":
+        return OpenAIConfig(model="m", base_url=server.openai, **more)  # type: ignore[arg-type]
+    return AnthropicConfig(model="m", base_url=server.anthropic, **more)  # type: ignore[arg-type]
+
+
+def desk(folder: Path, **settings: object) -> Desk:
+    return Desk(folder / "journal.sqlite", Limits(**{"timeout_s": 1.0, "poll_s": 0.01, **settings}))  # type: ignore[arg-type]
+
+
+def everything(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_every_fault_is_survived_and_no_key_is_written(name: str, tmp_path: Path) -> None:
+    asked = questions(tmp_path)
+    with Loopback(faults=faults_of(name)) as server:
+        outcome = ask_and_write(config_for(name, server), asked, desk(tmp_path, concurrency=4), tmp_path / "cot.jsonl")
+        assert outcome[:2] == (20, 0)
+        assert sum(server.asked.values()) == 28
+        assert max(server.answered.values()) == 1
+        assert server.most_at_work <= 4
+        before = (tmp_path / "cot.jsonl").read_bytes()
+        ask_and_write(config_for(name, server), asked, desk(tmp_path, concurrency=1), tmp_path / "cot.jsonl")
+        assert sum(server.asked.values()) == 28
+        assert any(SECRET in head for head in server.headers)
+    assert (tmp_path / "cot.jsonl").read_bytes() == before
+    assert SECRET.encode() not in everything(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_batches_are_recorded_and_nothing_is_handed_in_twice(name: str, tmp_path: Path) -> None:
+    asked = questions(tmp_path)
+    with Loopback() as server:
+        config = config_for(name, server)
+        ask_and_write(config, questions(tmp_path, 5), desk(tmp_path), tmp_path / "cot.jsonl")
+        asked = questions(tmp_path)
+        outcome = ask_and_write(config, asked, desk(tmp_path, batch=True), tmp_path / "cot.jsonl")
+        assert outcome[:2] == (20, 0)
+        assert set(server.asked.values()) == {1}
+        assert len(server.batches) == 1
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_batch_whose_id_a_kill_lost_is_found_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = questions(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Loopback() as server:
+        config = config_for(name, server)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Journal, "name_batch", killed)
+            ask_and_write(config, asked, desk(tmp_path, batch=True), tmp_path / "cot.jsonl")
+        assert len(server.batches) == 1
+        ask_and_write(config, asked, desk(tmp_path, batch=True), tmp_path / "cot.jsonl")
+        assert len(server.batches) == 1
+    assert len((tmp_path / "cot.jsonl").read_text().splitlines()) == 20
+
+
+ERRORS = {
+    "wrong key": (401, f'{{"error": {{"message": "Incorrect API key provided: {SECRET}"}}}}', "put a valid one into"),
+    "unknown model": (404, '{"error": {"message": "no such model"}}', "knows no model 'm'"),
+    "no credit": (429, '{"error": {"code": "insufficient_quota", "message": "insufficient_quota"}}', "no credit left"),
+}
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize("case", ERRORS)
+def test_what_cannot_be_asked_is_told_in_a_sentence(name: str, case: str, tmp_path: Path) -> None:
+    status, body, sentence = ERRORS[case]
+    with Loopback(always=lambda *_: (status, {}, body)) as server, pytest.raises(TeacherError, match=sentence) as told:
+        ask_and_write(config_for(name, server), questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")
+    assert SECRET not in str(told.value)
+    assert SECRET.encode() not in everything(tmp_path)
+    assert not (tmp_path / "cot.jsonl").exists()
+
+
+def test_no_network(tmp_path: Path) -> None:
+    config = OpenAIConfig(model="m", base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(TeacherError, match=r"cannot be reached.*look at the network"):
+        ask_and_write(config, questions(tmp_path), desk(tmp_path, attempts=2), tmp_path / "cot.jsonl")
+
+
+def test_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(TeacherError, match="OPENAI_API_KEY is not set"):
+        ask_and_write(OpenAIConfig(model="m"), questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_a_question_that_is_too_long_is_kept_with_its_reason_beside_the_others(name: str, tmp_path: Path) -> None:
+    def too_long(body: dict[str, object], head: str) -> object:
+        told = {"code": "context_length_exceeded", "message": f"maximum context length is 9, key {SECRET}"}
+        reply = json.dumps({"error": told})
+        return (400, {}, reply) if "What is 7 " in str(body) else "ok"
+
+    with Loopback(always=too_long) as server:
+        config = config_for(name, server)
+        outcome = ask_and_write(config, questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")
+        assert outcome[:2] == (19, 1)
+        ask_and_write(config, questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")
+        assert sum(server.asked.values()) == 20
+        with pytest.raises(TeacherError, match="does not fit into the model's context"):
+            finish(outcome, tmp_path / "cot.jsonl")
+    (row,) = map(json.loads, (tmp_path / "cot.failed.jsonl").read_text().splitlines())
+    assert row["id"] == "q7"
+    assert SECRET.encode() not in everything(tmp_path)
+
+
+def test_a_budget_stops_before_it_is_passed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Loopback() as server:
+        monkeypatch.setitem(limits.__dict__, "DATE", limits.DATE)
+        monkeypatch.setattr("stillroom.teachers.prices.HOSTS", {"openai": server.openai})
+        config = OpenAIConfig(model="gpt-4o", base_url=server.openai, max_new_tokens=20)
+        with pytest.raises(TeacherError, match="before --max-usd was passed"):
+            ask_and_write(config, questions(tmp_path), desk(tmp_path, max_usd=0.004), tmp_path / "cot.jsonl")
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            (row,) = journal.summary()
+        spent = row["input_tokens"] * 2.5e-6 + row["output_tokens"] * 10e-6
+        assert 0.002 < spent <= 0.004
+        text, found = forecast(config, questions(tmp_path), desk(tmp_path))
+        assert found.spent_usd == pytest.approx(spent)
+        assert "recorded" in text
+        ask_and_write(config, questions(tmp_path), desk(tmp_path, max_usd=1.0), tmp_path / "cot.jsonl")
+        assert set(server.asked.values()) == {1}
+
+
+def test_an_unknown_price_refuses_a_budget(tmp_path: Path) -> None:
+    with Loopback() as server, pytest.raises(TeacherError, match="--max-usd cannot be kept"):
+        ask_and_write(config_for("openai", server), questions(tmp_path), desk(tmp_path, max_usd=1.0), tmp_path / "c")
+
+
+def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError) as told:
+        OpenAIConfig.parse({"name": "openai", "model": "m", "base_url": "http://me:hunter2@host/v1"}, "teacher")
+    assert "hunter2" not in str(told.value)
+
+
+def teach(asked: Path, port: int, folder: Path, *more: str) -> "subprocess.Popen[str]":
+    call = [sys.executable, "-m", "stillroom", "teach", str(asked), "--teacher", "openai:m", "-n", "200", *more]
+    call += ["--base-url", f"http://127.0.0.1:{port}/v1", "-o", str(folder / "cot.jsonl")]
+    environment = {**os.environ, "STILLROOM_STORE": str(folder), "OPENAI_API_KEY": SECRET}
+    return subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_at_random_moments_nothing_recorded_is_asked_again(tmp_path: Path) -> None:
+    path = GSM8K if GSM8K.exists() else questions(tmp_path, 200).path
+    rng = random.Random(0)
+    with Loopback(delay=0.1) as server:
+        seen: set[str] = set()
+        counts: Counter[str] = Counter()
+        kills = 0
+        for _ in range(3):
+            process = teach(path, server.port, tmp_path, "--concurrency", "8")
+            before = sum(server.asked.values())
+            while sum(server.asked.values()) <= before and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.1, 0.7))
+            process.kill()
+            process.communicate()
+            kills += 1
+            with Journal(tmp_path / "journal.sqlite") as journal:
+                recorded = {
+                    json.loads(m)[-1]["content"] for (m,) in journal._reader.execute("SELECT messages FROM requests")
+                }
+            assert seen <= recorded
+            again = {question for question in seen if server.asked[question] > counts[question]}
+            assert not again
+            seen, counts = recorded, server.asked.copy()
+        assert 0 < len(seen) < 200
+        last = teach(path, server.port, tmp_path, "--concurrency", "32")
+        assert last.communicate()[1] is not None and last.returncode == 0
+        assert all(server.asked[question] == counts[question] for question in seen)
+        assert len(server.asked) == 200
+        assert sum(server.asked.values()) <= 200 + kills * 8
+        calm = tmp_path / "calm"
+        undisturbed = teach(path, server.port, calm, "--concurrency", "32")
+        undisturbed.communicate()
+    assert (calm / "cot.jsonl").read_bytes() == (tmp_path / "cot.jsonl").read_bytes()
+
+
+def test_ctrl_c_finishes_what_is_in_flight_and_says_how_to_go_on(tmp_path: Path) -> None:
+    asked = questions(tmp_path, 200)
+    with Loopback(delay=0.2) as server:
+        process = teach(asked.path, server.port, tmp_path)
+        while sum(server.asked.values()) < 20:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate()[1]
+        assert process.returncode == 130, told
+        assert "run the same command to go on" in told
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            (row,) = journal.summary()
+        assert row["requests"] == sum(server.asked.values()) < 200
