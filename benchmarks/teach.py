@@ -1,6 +1,6 @@
 """Asking teachers: requests a second and memory, journal included, against a loopback stub with 50 ms latency.
 
-    .venv/bin/python benchmarks/teach.py [--quick]    (--quick: 2,000 and 4,000 questions in place of 10,000 and 100,000)
+    .venv/bin/python benchmarks/teach.py [--quick]    (--quick: 2,000 and 4,000 questions, not 10,000 and 100,000)
 
 The stub runs in a process of its own on the same cores: what it needs is missing from our rate, and its memory is not
 counted. The peer is the bare client library at the same concurrency, without journal, limits or files.

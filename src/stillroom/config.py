@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from stillroom.errors import ConfigError, unknown
 
-SECRET = "secret"  # noqa: S105 (the name of an error, no secret)
+SECRET = "secret"  # noqa: S105 (a name)
 """The type of an error about a value that must not be repeated."""
 
 

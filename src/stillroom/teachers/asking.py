@@ -190,7 +190,7 @@ def gather(asks: Asks, journal: Journal, desk: Desk, total: int) -> Tally:
 
 
 async def _send(asks: Asks, journal: Journal, limits: Limits, purse: Purse, bar: Meter) -> Tally:
-    client = ApiClient(asks.who[0], asks.who[2], limits.timeout_s)
+    client = ApiClient(asks.who[0], asks.who[2], limits.timeout_s, limits.concurrency)
     run = Run(client, journal, limits, purse, bar)
     try:
         with interruptible(run.stop, run.tally):

@@ -4,6 +4,7 @@ Their own retries are off: `running` retries. Keys come from the environment, an
 """
 
 import email.utils
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,9 @@ from stillroom.teachers.requests import Ask, Refused, Reply, Transient
 KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 TOO_LONG = re.compile(r"context.?length|maximum context|prompt is too long|too many tokens|input is too long", re.I)
 NO_CREDIT = re.compile(r"insufficient_quota|exceeded your current quota|credit balance|billing", re.I)
+PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
+POOL = 16
+"""Connections a client: the time that its pool takes for a request grows with their number."""
 LATER = (408, 409, 425, 429)
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
@@ -59,25 +63,26 @@ def library(name: str) -> Any:
 class ApiClient:
     """What both libraries share: how errors are told and judged."""
 
-    def __init__(self, teacher: str, endpoint: str, timeout: float) -> None:
+    def __init__(self, teacher: str, endpoint: str, timeout: float, concurrency: int = 1) -> None:
         self.teacher, self.endpoint = teacher, endpoint
         self.library = library(teacher)
         self._key = key_of(teacher, endpoint)
-        self.api: Any = (
-            self.library.AsyncOpenAI(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
-            if teacher == "openai"
-            else self.library.AsyncAnthropic(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
-        )
+        make = self.library.AsyncOpenAI if teacher == "openai" else self.library.AsyncAnthropic
+        self._pools = [
+            make(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
+            for _ in range(-(-concurrency // POOL))
+        ]
+        self._turn = itertools.cycle(self._pools)
+        self.api: Any = self._pools[0]
 
     async def close(self) -> None:
-        await self.api.close()
+        for pool in self._pools:
+            await pool.close()
 
     async def ask(self, ask: Ask) -> Reply:
-        send = self.api.chat.completions.create if self.teacher == "openai" else self.api.messages.create
-        body = BODIES[self.teacher](ask)
-        if self.teacher == "anthropic" and "temperature" in body:
-            body["extra_body"] = {"temperature": body.pop("temperature")}  # the library has no parameter for it
-        message = await self.guard(lambda: send(**body), ask.model)
+        """Through the library's `post`, which spares the typed layer: half of a request's time."""
+        path, body = PATHS[self.teacher], BODIES[self.teacher](ask)
+        message = await self.guard(lambda: next(self._turn).post(path, cast_to=object, body=body), ask.model)
         return read_reply(self.teacher, message)
 
     async def guard(self, call: Callable[[], Any], model: str = "") -> Any:
