@@ -11,7 +11,6 @@ from stillroom.errors import DataError, TeacherError, UsageError, unknown
 from stillroom.files import lines_atomic, numbered_lines
 from stillroom.progress import say
 from stillroom.records import Problem, Rationale
-from stillroom.tasks.benchmarks import rows
 from stillroom.teachers import TEACHERS, prompts
 from stillroom.teachers.asking import AskConfig, Asks, Desk, Estimate, answers, conclude, estimate, gather
 from stillroom.teachers.journal import Journal
@@ -30,8 +29,13 @@ class Questions:
     limit: int | None = None
 
     def __iter__(self) -> Iterator[Problem]:
-        lines = rows(self.path, ("question",), None)
-        for number, row in islice(lines, self.limit):
+        for number, line in islice(numbered_lines(self.path), self.limit):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict) or "question" not in row:
+                raise DataError(f"{self.path}:{number}: expected a JSON object with `question`; mend this line")
             yield question(row, self.path, number)
 
 
