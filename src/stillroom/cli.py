@@ -274,6 +274,8 @@ def fetch(
 ) -> None:
     """Bring benchmarks into the data folder: the model hub's own splits, or local files that are read first.
 
+    `eit` stands for the recorded rationales of the granularity study, built from a checkout of its repository.
+
     A file that is there and whole is not brought again, so the same command goes on after an interruption.
 
     Example: stillroom fetch gsm8k svamp --from ~/downloads
@@ -281,6 +283,9 @@ def fetch(
     from stillroom.tasks.fetching import fetch as bring
 
     folder = to or Path(os.environ.get("STILLROOM_DATA") or "data")
+    if "eit" in datasets:
+        emit(rationales_of_the_study(source, folder))
+        datasets = [name for name in datasets if name != "eit"]
     for done in bring(datasets, folder, source, again):
         row = {"file": str(folder / done.file), "fate": done.fate, **done.entry.model_dump()}
         emit(json.dumps(row) if as_json else f"{row['fate']:9}{row['file']}  {row['rows']} rows  {row['source']}")
@@ -321,6 +326,17 @@ def compliance(
 
     report = measure(read_texts(file))
     emit(report.model_dump_json() if as_json else shown(report))
+
+
+def rationales_of_the_study(source: Path | None, folder: Path) -> str:
+    from stillroom.teachers.eit import FILE, build
+
+    if source is None:
+        raise UsageError("eit is a repository: check EIT-NLP/Distilling-CoT-Reasoning out and name it with --from")
+    built = build(source, folder)
+    notes = "".join(f"\n  {count} {what}" for what, count in built.notes.items() if count)
+    lacking = f"\n  {len(built.missing)} files that its index names are not there" if built.missing else ""
+    return f"fetched  {folder / FILE}  {built.rows} rows in {built.cells} cells{notes}{lacking}"
 
 
 @app.command()

@@ -21,6 +21,7 @@ from stillroom.store import Workplace
 from stillroom.tasks.benchmarks.rows import rows
 from stillroom.teachers.asking import AnthropicConfig, Desk, LocalConfig, OpenAIConfig, asked, model_files
 from stillroom.teachers.limits import Limits
+from stillroom.teachers.prompts import OTHER_NAMES
 
 VERSION = 2
 NO_DESK = Desk()
@@ -65,6 +66,11 @@ class HumanConfig(Config):
     name: Literal["human"] = "human"
 
 
+def one_name(form: str) -> str:
+    """A format's own name, also where it goes by the name of the granularity study's files (`bsm`, `rar`, `sym`)."""
+    return OTHER_NAMES.get(form, form)
+
+
 def human(config: HumanConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     found = [
         Rationale(problem=p.id, teacher=config.name, granularity=None, format="human", text=p.solution)
@@ -90,10 +96,12 @@ class RecordedConfig(Config):
 def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     fields = ("dataset", "id", "teacher", "granularity", "format", "cot")
     wanted = {problem.id for problem in problems}
-    cell = (config.dataset, config.teacher, config.granularity, config.format)
+    cell = (config.dataset, config.teacher, config.granularity, one_name(config.format))
     found: dict[str, Rationale] = {}
     for number, row in rows(data / config.file, fields, None):
-        if (row["dataset"], row["teacher"], row["granularity"], row["format"]) == cell and row["id"] in wanted:
+        if (row["dataset"], row["teacher"], row["granularity"], one_name(row["format"])) == cell and row[
+            "id"
+        ] in wanted:
             if not isinstance(row["cot"], str) or row["id"] in found:
                 raise DataError(f"{data / config.file}:{number}: {row['id']}: `cot` is no text, or stands twice")
             text, conclusion = concluded(row["cot"])
