@@ -1,4 +1,4 @@
-"""What a request costs: US dollars a million tokens, from the providers' public lists as of `DATE`.
+"""What a request costs: US dollars a million tokens, taken down by hand as of `DATE`.
 
 A model that the table does not know has an unknown cost, never a cost of nothing.
 """
