@@ -11,7 +11,9 @@ from toys import llama, tokenizer
 
 def test_a_local_model_answers_and_is_not_asked_twice(tmp_path: Path) -> None:
     words = tokenizer()
-    llama(len(words)).save_pretrained(tmp_path / "model")
+    model = llama(len(words))
+    model.config.max_position_embeddings = 2048  # the prompt with its worked example is long
+    model.save_pretrained(tmp_path / "model")
     words.save_pretrained(tmp_path / "model")
     path = tmp_path / "questions.jsonl"
     path.write_text("".join(json.dumps({"question": f"Ann has {i} eggs and gets 1 ."}) + "\n" for i in range(9)))
