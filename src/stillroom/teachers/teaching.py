@@ -11,6 +11,9 @@ from stillroom.errors import DataError, TeacherError, UsageError, unknown
 from stillroom.files import lines_atomic, numbered_lines
 from stillroom.progress import say
 from stillroom.records import Problem, Rationale
+from stillroom.tasks.benchmarks.notes import Notes, Refused
+from stillroom.tasks.benchmarks.questions import valid
+from stillroom.tasks.benchmarks.readers import gsm8k, own
 from stillroom.teachers import TEACHERS, prompts
 from stillroom.teachers.asking import AskConfig, Asks, Desk, Estimate, answers, conclude, estimate, gather
 from stillroom.teachers.journal import Journal
@@ -40,22 +43,14 @@ class Questions:
 
 
 def question(row: dict[str, Any], path: Path, number: int) -> Problem:
-    """A problem from a row with `question`, and `answer`, `id`, `task` or `dataset` where they are given."""
-    answer = str(row.get("answer", ""))
-    solution = str(row.get("solution", ""))
-    if GSM8K_MARK in answer:
-        solution, answer = answer, answer.rpartition(GSM8K_MARK)[2].strip().replace(",", "")
-    if not isinstance(row["question"], str) or not row["question"].strip():
-        raise DataError(f"{path}:{number}: `question` is no text; mend or remove this line")
-    return Problem(
-        task=str(row.get("task") or row.get("dataset") or path.stem),
-        id=str(row.get("id") or f"{path.stem}-{number}"),
-        question=row["question"],
-        answer=answer,
-        kind=row.get("kind", "numeric"),
-        choices=tuple(row.get("choices", ())),
-        solution=solution,
-    )
+    """A problem from a row of the user's own, or of GSM8K, whose `answer` holds the solution too."""
+    solved = GSM8K_MARK in str(row.get("answer", ""))
+    try:
+        problem = gsm8k(row, Notes(taught=False)) if solved else own(valid(row), Notes(taught=False))
+    except (Refused, AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{path}:{number}: {error}; mend or remove this line") from None
+    name = str(row.get("task") or row.get("dataset") or path.stem)
+    return problem.model_copy(update={"task": name, "id": str(row.get("id") or f"{path.stem}-{number}")})
 
 
 def parse_teacher(text: str, options: dict[str, Any]) -> Any:
