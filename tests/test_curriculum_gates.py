@@ -16,8 +16,8 @@ OPEN = ASKED.model_copy(update={"answer": ""})
 
 
 def said(text: str, conclusion: str = "The answer is 9.", **more: object) -> Rationale:
-    plain = {"problem": "p", "teacher": "t", "granularity": 1, "format": "plain"}
-    return Rationale(**plain, text=text, conclusion=conclusion, **more)  # type: ignore[arg-type]
+    plain = {"problem": "p", "teacher": "t", "granularity": 1, "format": "plain", "text": text}
+    return Rationale(**{**plain, "conclusion": conclusion, **more})  # type: ignore[arg-type]
 
 
 def reasons(samples: list[Rationale], asked: Problem = ASKED, **settings: object) -> list[str | None]:
@@ -29,7 +29,13 @@ def reasons(samples: list[Rationale], asked: Problem = ASKED, **settings: object
     ("sample", "reason"),
     [
         (said("2 + 3 = 5, then 9."), None),
-        (said("2 + 3 = 5, then 9.", ""), None),  # no answer of its own: the worked steps end in the gold
+        (said("2 + 3 = 5, then 5 + 4 = 9.", ""), None),  # no concluding sentence: the whole text is graded
+        (said("2 + 3 = 5, then 5 + 4 = 8.", ""), "wrong: 8"),
+        (said("So 8.\nThe answer is 8. Hope this helps!\nBye now.", ""), "wrong: 8"),
+        (said("We add the eggs of both.", ""), "wrong: None"),
+        (said("Step 1: 2 + 3 = 5", "", teacher="worked"), None),  # the task's own steps end in the gold
+        (said("Take both, and four more.", "", teacher="human"), None),
+        (said("$2^3\\times3=24$", teacher="human"), None),  # a formula without blanks is no empty text
         (said("2 + 3 = 5, then 8.", "The answer is 8."), "wrong: 8"),
         (said("2 + 3 = 5, then", truncated=True), "cut off by the length limit"),
         (said(""), "empty"),
@@ -60,6 +66,9 @@ def test_without_a_gold_the_majority_decides() -> None:
     texts = [f"way {word} of doing it" for word in ("one", "two", "three")]
     samples = [said(text, f"The answer is {answer}.") for text, answer in zip(texts, ("9", "8", "9"), strict=True)]
     assert reasons(samples, OPEN) == [None, "outvoted: 8", None]
+    silent = [said("it cannot be told", "")]
+    assert reasons([*samples, *silent], OPEN) == [None, "outvoted: 8", None, "outvoted: None"]
+    assert reasons(silent, OPEN) == ["no answer to vote on"]
 
 
 def test_the_stage_writes_kept_dropped_and_counts(tmp_path: Path, capsys) -> None:

@@ -2,7 +2,8 @@
 
 In this order: cut off by the length limit; empty (fewer than `FEWEST` words); admitting that the answer was seen; wrong
 by the grader, or against the majority of the samples where a problem has no gold; nearly the same as a sample that is
-kept. A rationale that states no answer of its own (`worked`, `human`) is taken to end in the gold.
+kept. A rationale without a concluding sentence is graded whole; the task's own (`TRUSTED`) are taken to end in the
+gold.
 """
 
 import json
@@ -20,9 +21,11 @@ from stillroom.records import Dropped, Problem, Rationale
 from stillroom.store import Workplace
 from stillroom.tasks.answers import Question, grade, grade_all
 
-VERSION = 1
+VERSION = 2
 FEWEST = 2
-"""Words without which a text holds no reasoning."""
+"""Words, numbers or letters of a formula without which a text holds no reasoning."""
+TRUSTED = ("worked", "human")
+"""Teachers whose text is the task's own solution: it states no answer of its own, or states it in prose."""
 ADMITS = re.compile(
     r"\b(?:(?:given|provided|correct|expected|reference) (?:final )?answer (?:is|was|of|says|states|provided|given)\b"
     r"|(?:as|since|because) the answer (?:is|was) given\b|according to the (?:given |provided )?answer\b"
@@ -55,19 +58,19 @@ def flaw(text: str, truncated: bool) -> str | None:
     """What is wrong with a rationale as it stands, whatever the problem is."""
     if truncated:
         return "cut off by the length limit"
-    if len(text.split()) < FEWEST:
+    if len(re.findall(r"\w+", text)) < FEWEST:
         return "empty"
     return "admits to seeing the answer" if ADMITS.search(text) else None
 
 
 def wrong(problem: Problem, samples: Sequence[Rationale]) -> dict[int, str]:
     """Reasons by row for samples that end in another answer than the gold, or than most of them where there is none."""
-    stated = [row for row, sample in enumerate(samples) if sample.conclusion]
+    stated = {row: one.conclusion or one.text for row, one in enumerate(samples) if one.teacher not in TRUSTED}
     if problem.answer:
-        asked = (Question(problem.kind, problem.answer, samples[row].conclusion, problem.choices) for row in stated)
+        asked = (Question(problem.kind, problem.answer, text, problem.choices) for text in stated.values())
         verdicts = zip(stated, grade_all(asked), strict=True)
         return {row: f"wrong: {verdict.extracted}" for row, verdict in verdicts if not verdict.correct}
-    said = {row: grade(problem.kind, "", samples[row].conclusion, problem.choices).extracted or "" for row in stated}
+    said = {row: grade(problem.kind, "", text, problem.choices).extracted or "" for row, text in stated.items()}
     votes = Counter(filter(None, said.values()))
     if not votes:
         return dict.fromkeys(stated, "no answer to vote on")
