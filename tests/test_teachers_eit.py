@@ -45,6 +45,7 @@ def checkout(tmp_path: Path) -> tuple[Path, Path]:
         ],
         "csqa_llama_level2_ranked.json": [
             ("Q: Where is a shoe? Answer choices: A: neck, B: box, red", "Shoes are kept so. The answer is B"),
+            ("Q: Where is a shoe? Answer choices: A: neck, B: box, red", "Shoes lie in one. The answer is B"),
         ],
     }  # fmt: skip
     for name, rows in files.items():
@@ -94,6 +95,7 @@ def test_the_repository_becomes_rows_that_the_recorded_teacher_reads(checkout: t
     assert built.notes == {
         "texts without reasoning": 1, "rows without a question or a text": 4, "texts with LaTeX turned back": 1,
         "questions that are no training problem here": 1, "texts that are another teacher's": 1,
+        "questions that stand twice in a file": 1,
     }  # fmt: skip
     row = TEACHERS["recorded"]
     config = row.config(file=FILE, dataset="svamp", teacher="chatgpt", granularity=3, format="least-to-most")
@@ -121,19 +123,19 @@ DATA = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[2] / "sha
 
 
 @pytest.mark.skipif(not DATA.exists(), reason="the recorded rationales lie in shared/data, which is not here")
-def test_every_recorded_cell_loads() -> None:
+def test_every_recorded_cell_loads(tmp_path: Path) -> None:
     from stillroom.records import Problem
 
     lines = [json.loads(line) for line in (DATA / "teacher_cot.jsonl").read_text().splitlines()]
-    found = {(r["dataset"], r["teacher"], r["format"], r["granularity"]) for r in lines}
+    found: dict[tuple[str, str, str, int | None], list[dict[str, object]]] = {}
+    for r in lines:
+        found.setdefault((r["dataset"], r["teacher"], r["format"], r["granularity"]), []).append(r)
     row = TEACHERS["recorded"]
-    problems = {
-        name: [
-            Problem(task=name, id=i, question="?", answer="1") for i in {r["id"] for r in lines if r["dataset"] == name}
-        ]
-        for name in ("svamp", "gsm8k", "math")
-    }
     assert len(found) == 47
-    for dataset, teacher, form, level in sorted(found, key=str)[::6]:  # one file is read a cell: a sample of them
-        config = row.config(dataset=dataset, teacher=teacher, format=form, granularity=level)
-        assert len(row.write(config, problems[dataset], DATA)) == len(problems[dataset])
+    for cell, own in found.items():
+        dataset, teacher, form, level = cell
+        problems = [Problem(task=dataset, id=r["id"], question="?", answer="1") for r in own]
+        (tmp_path / "cell.jsonl").write_text("".join(json.dumps(r) + "\n" for r in own))
+        config = row.config(file="cell.jsonl", dataset=dataset, teacher=teacher, format=form, granularity=level)
+        written = row.write(config, problems, tmp_path)
+        assert [one.problem for one in written] == [r["id"] for r in own], cell

@@ -7,6 +7,7 @@ teacher, level, format) is read from that name. What is mended and what is left 
 - a row without the named teacher's column, or with a text that another teacher has word by word for the same question,
   is not that teacher's (195 rows of `math_gemini_level1` are ChatGPT's);
 - a text of fewer than three words before its answer holds no reasoning;
+- a question that stands twice in a file keeps its first text;
 - questions that are no training problem here are left out, StrategyQA's 290 test questions among them.
 
 Wrong answers, and teachers that admit to have seen the answer, are left to the gates.
@@ -97,7 +98,7 @@ def build(source: Path, data: Path) -> Built:
     asked = {dataset: _problems(dataset, data) for dataset in dict.fromkeys(cell.dataset for cell in found)}
     there = [cell for cell in found if (folder / cell.file).is_file()]
     rows = [row for cell in there for row in _rows(cell, folder / cell.file, asked[cell.dataset], notes)]
-    kept = _own(rows, notes)
+    kept = _once(_own(rows, notes), notes)
     if not kept:
         raise DataError(
             f"{folder}: no rationale fits a training problem of {data}: bring the benchmarks first, as in "
@@ -169,3 +170,12 @@ def _own(rows: Sequence[dict[str, Any]], notes: Counter[str]) -> list[dict[str, 
     own = [row for row in rows if first[row["dataset"], row["id"], row["cot"]] == row["teacher"]]
     notes["texts that are another teacher's"] = len(rows) - len(own)
     return own
+
+
+def _once(rows: Sequence[dict[str, Any]], notes: Counter[str]) -> list[dict[str, Any]]:
+    """The first row of each cell and problem: some files hold a question twice, which `recorded` would refuse."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault((row["dataset"], row["teacher"], row["format"], row["granularity"], row["id"]), row)
+    notes["questions that stand twice in a file"] = len(rows) - len(first)
+    return list(first.values())
