@@ -72,6 +72,12 @@ def test_rates_and_cost_by_hand() -> None:
     assert measures.usd_per_kept == pytest.approx(0.06)
 
 
+def test_a_bare_answer_counts_as_empty_and_equations_are_told_by_step() -> None:
+    (measures,) = compliance(texts(1, "The answer is 9", "Add 4 to 5. That is 5 + 4 = 9. The answer is 9")).cells
+    assert measures.kept.value == 0.5
+    assert measures.equations_a_step == pytest.approx(1 / 4)  # one equation in 1 + 3 sentences
+
+
 def test_a_single_level_has_no_family_and_a_text_without_gold_no_accuracy() -> None:
     report = compliance(texts(1, "a b", answer=""))
     assert report.families == []

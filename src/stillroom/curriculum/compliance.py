@@ -22,6 +22,7 @@ from stillroom.errors import DataError
 from stillroom.files import numbered_lines
 from stillroom.stats import Interval, bootstrap_mean, wilson
 from stillroom.tasks.answers import Question, grade_all
+from stillroom.teachers import concluded
 
 SENTENCE = re.compile(r"(?<=[.!?])[\"')\]*]*\s+(?=[\"'(*$\\A-Z0-9])|\n+")
 STEP = re.compile(r"^\s*(?:\d{1,2}[.)]|step \d+[:.]?|[-*•])\s", re.IGNORECASE | re.MULTILINE)
@@ -56,6 +57,8 @@ class Measures(BaseModel):
     sentences: Interval
     steps: Interval
     equations: Interval
+    equations_a_step: float
+    """Mean equations by mean steps: how much is reckoned, whatever the length."""
     accuracy: Interval | None
     truncated: Interval
     """Share that the length limit cut off."""
@@ -124,10 +127,11 @@ def measure(cell: Cell, rows: Sequence[Text]) -> Measures:
     right = [verdict.correct for verdict in grade_all(asked)]
     verdicts = iter(right)
     correct = [not row.answer or next(verdicts) for row in rows]
-    passed = [ok and flaw(row.text, row.truncated) is None for row, ok in zip(rows, correct, strict=True)]
+    passed = [ok and flaw(concluded(row.text)[0], row.truncated) is None for row, ok in zip(rows, correct, strict=True)]
     costs = [row.usd for row in rows if row.usd is not None]
     return Measures(
         cell=cell, n=len(rows), words=words, sentences=sentences, steps=steps, equations=equations,
+        equations_a_step=equations.value / steps.value if steps.value else 0.0,
         accuracy=wilson(sum(right), len(right)) if right else None,
         truncated=wilson(sum(row.truncated for row in rows), len(rows)), kept=wilson(sum(passed), len(rows)),
         usd_per_kept=sum(costs) / sum(passed) if costs and any(passed) else None,
@@ -180,12 +184,12 @@ def shown(report: Report) -> str:
     head = (
         f"{'cell':44}{'n':>6}"
         + "".join(f"{name:>22}" for name in names)
-        + f"{'distinct-2':>12}{'self-sim.':>11}{'usd/kept':>10}"
+        + f"{'eq./step':>10}{'distinct-2':>12}{'self-sim.':>11}{'usd/kept':>10}"
     )
     rows = [
         f"{' '.join(str(part) for part in m.cell if part is not None):44}{m.n:>6}"
         + "".join(f"{_interval(getattr(m, name)):>22}" for name in names)
-        + f"{m.distinct_2:>12.3f}{m.self_similarity:>11.3f}"
+        + f"{m.equations_a_step:>10.2f}{m.distinct_2:>12.3f}{m.self_similarity:>11.3f}"
         + (f"{m.usd_per_kept:>10.5f}" if m.usd_per_kept is not None else f"{'–':>10}")
         for m in report.cells
     ]
