@@ -6,6 +6,7 @@ from itertools import pairwise, product
 import pytest
 import yaml
 
+from stillroom.curriculum.compliance import SENTENCE, STEP
 from stillroom.errors import UsageError
 from stillroom.records import Problem
 from stillroom.tasks.answers import KINDS, grade
@@ -13,6 +14,9 @@ from stillroom.teachers import prompts
 from stillroom.teachers.prompts import FORMATS, LEVELS, contract, example, format_named, messages
 
 CELLS = list(product(prompts.KINDS, FORMATS))
+FORMULA = re.compile(r"\$([^$]*=[^$]*)\$")
+MOST = {1: 1, 5: 2, 6: 3}
+"""Sentences of an item (level 1: of the solution, a sub-question, a rephrasing) at most, questions not counted."""
 EQUATION = re.compile(r"(?<![\w$^])(\d+(?: [-+*/] \d+)+) = (\d+)")
 
 
@@ -40,6 +44,41 @@ def test_every_example_ends_in_its_gold_and_reckons_rightly(kind: str, format: s
         assert grade(kind, answer, solution, choices).correct
         for left, right in EQUATION.findall(solution):
             assert eval(left) == int(right), (left, right)
+
+
+def test_formulas_of_the_math_examples_hold() -> None:
+    values = {"x": 5, "y": 25}  # what the question defines, and what the symbolic examples name
+    checked = 0
+    for format, level in product(FORMATS, LEVELS):
+        for formula in FORMULA.findall(example("math", level, format)[1]):
+            sides = {eval(re.sub(r"(?<=\d)x", "*x", side).replace("^", "**"), values) for side in formula.split("=")}
+            assert len(sides) == 1, (format, level, formula)
+            checked += 1
+    assert checked > 60
+
+
+def statements(text: str) -> int:
+    """Sentences that are no questions."""
+    return sum(1 for one in SENTENCE.split(STEP.sub("", text)) if one.strip() and not one.strip().endswith("?"))
+
+
+@pytest.mark.parametrize(("kind", "format"), CELLS)
+def test_examples_keep_to_the_extent_of_their_level(kind: str, format: str) -> None:
+    solutions = {level: example(kind, level, format)[1].rpartition("\n")[0] for level in LEVELS}
+    asked_for = {"least-to-most": solutions[1].count("?"), "rephrase-and-respond": 2}.get(format, 1)
+    assert statements(solutions[1]) <= MOST[1] * asked_for
+    items = {level: solutions[level].splitlines() for level in (5, 6)}
+    for level in (5, 6):
+        assert all(statements(item) <= MOST[level] for item in items[level])
+    for level in (2, 3, 4):  # one sentence a step, at level 4 two; level 5 has an item for each step
+        assert statements(solutions[level]) <= len(items[5]) * (2 if level == 4 else 1)
+
+
+@pytest.mark.parametrize("kind", ["numeric", "math"])
+def test_results_are_stated_from_level_two_on(kind: str) -> None:
+    for format, level in product(FORMATS, LEVELS):
+        reasons = example(kind, level, format)[1].rpartition("\n")[0]
+        assert bool(re.search(rf"\b{gold(kind)[0]}\b", reasons)) == (level > 1), (format, level)
 
 
 @pytest.mark.parametrize("kind", prompts.KINDS)
