@@ -1,4 +1,4 @@
-"""Numbers as people write them: `$1,234.50`, `-3 1/2`, `1.5 × 10^6`, `5 hours and 30 minutes`, `twenty-five`, `5:45`.
+"""Numbers as people write them: `$1,234.50`, `-3 1/2`, `1.5 × 10^6`, `5 hours and 30 minutes`, `5:45`.
 
 A `Reading` holds every value that its words can stand for; two readings agree when they share one. Units and
 currencies are set aside, and a per cent sign is a unit: `10%` is 10, never 0.1. What stands in groups that are not of
@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
+
+from stillroom.tasks.units import COMPOUND, SCALES, in_both
 
 Value = Fraction | int | tuple[str, str]
 """A number, or ("time", "5:45") or ("range", "5..7"), which equal only their like."""
@@ -40,66 +42,7 @@ NUMBER = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-SCALES = {
-    "hundred": 10**2,
-    "thousand": 10**3,
-    "million": 10**6,
-    "billion": 10**9,
-    "trillion": 10**12,
-    "dozen": 12,
-    "k": 1000,
-    "m": 10**6,
-}
-UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-WORDS = {word: n for n, word in enumerate(UNITS)} | {word: 20 + 10 * n for n, word in enumerate(TENS)}
-POWERS = {"hundred": 100, "thousand": 1000, "million": 10**6}
 PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
-_WORD = "|".join(sorted((*WORDS, *POWERS), key=len, reverse=True))
-_PART = "|".join(sorted(PARTS, key=len, reverse=True))
-WORD = re.compile(
-    rf"""
-    \b(?P<minus>minus\ |negative\ )?
-    (?:(?P<half>(?:a\ |one\ )?half)
-      | (?P<run>(?:a\ (?=hundred|thousand|million))?(?:{_WORD})\b
-          (?:(?:[\ -]|(?<=hundred)\ and\ |(?<=thousand)\ and\ )(?:{_WORD})\b)*)
-        (?:\ and\ (?:a|one)\ (?P<part>{_PART})\b|[\ -](?P<below>{_PART})\b)?
-    )\b(?!\ of\b|-)
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-RATIOS = {
-    ("hour", "minute"): 60, ("minute", "second"): 60, ("year", "month"): 12, ("day", "hour"): 24, ("week", "day"): 7,
-    ("dollar", "cent"): 100, ("foot", "inch"): 12, ("pound", "ounce"): 16, ("meter", "centimeter"): 100,
-    ("kilogram", "gram"): 1000, ("kilometer", "meter"): 1000, ("yard", "foot"): 3,
-}  # fmt: skip
-SHORT = {
-    "hr": "hour", "h": "hour", "min": "minute", "m": "minute", "sec": "second", "s": "second", "feet": "foot",
-    "ft": "foot", "inche": "inch", "in": "inch", "lb": "pound", "oz": "ounce", "cm": "centimeter", "kg": "kilogram",
-    "g": "gram", "km": "kilometer",
-}  # fmt: skip
-COMPOUND = re.compile(r"\ ?([a-z]+)\.?,?\ (?:and\ )?(\d+(?:\.\d+)?)\ ?([a-z]+)", re.IGNORECASE)
 
 
 class Reading(NamedTuple):
@@ -118,33 +61,6 @@ def readings(text: str) -> Iterator[Reading]:
         reading = _read(match, text)
         at = max(reading.end, match.end())
         yield reading
-
-
-def worded(text: str) -> Iterator[Reading]:
-    """The numbers written in words: `twenty-five`, `three hundred and six`, `two and a half`, `three quarters`."""
-    for match in WORD.finditer(text):
-        value = Fraction(1, 2) if match["half"] else _sum(re.split(r"[ -]", match["run"].lower()))
-        if value is None:
-            continue
-        if match["part"]:
-            value += Fraction(1, PARTS[match["part"].lower()])
-        if match["below"]:
-            value /= PARTS[match["below"].lower()]
-        yield Reading((-value if match["minus"] else value,), match[0], match.start(), match.end())
-
-
-def _sum(words: list[str]) -> Fraction | None:
-    """The value of number words in their order; None where they are several numbers in a row."""
-    total = below = 0
-    for word in words:
-        if word in POWERS:
-            below = (below or 1) * POWERS[word]
-            total, below = (total + below, 0) if word != "hundred" else (total, below)
-        elif word in WORDS:
-            if below % 100 and not (below % 10 == 0 and below % 100 >= 20 and WORDS[word] < 10):
-                return None
-            below += WORDS[word]
-    return Fraction(total + below)
 
 
 def agree(gold: Reading, answer: Reading) -> bool:
@@ -169,7 +85,8 @@ def _read(match: re.Match[str], text: str) -> Reading:
         return Reading((), *place)
     sign = -1 if (match["sign"] or "+")[0] != "+" or match["inner"] else 1
     compound = None if suffix else COMPOUND.match(text, match.end())
-    if compound and (together := _compound(sign * whole, compound)):
+    part = plain(compound[2]) if compound else None
+    if compound and part is not None and (together := in_both(sign * whole, compound[1], part, compound[3])):
         return Reading(together, text[match.start() : compound.end()], match.start(), compound.end())
     values = (sign * whole, *_scaled(sign * whole, suffix))
     return Reading(values, *place, ordinal=suffix in ("st", "nd", "rd", "th"))
@@ -196,20 +113,6 @@ def _scaled(value: Fraction | int, suffix: str) -> tuple[Fraction | int, ...]:
     if suffix in SCALES:
         return (value * SCALES[suffix],)
     return (Fraction(value) / 100,) if suffix.startswith("cent") else ()
-
-
-def _compound(value: Fraction | int, match: re.Match[str]) -> tuple[Value, ...]:
-    """`5 hours and 30 minutes`, in either of its units."""
-    ratio = RATIOS.get((_unit(match[1]), _unit(match[3])))
-    part = plain(match[2])
-    if ratio is None or part is None:
-        return ()
-    return (value + Fraction(part) / ratio, value * ratio + part)
-
-
-def _unit(word: str) -> str:
-    name = word.lower().rstrip("s") or word.lower()
-    return SHORT.get(name, SHORT.get(word.lower(), name))
 
 
 def plain(core: str) -> Fraction | int | None:

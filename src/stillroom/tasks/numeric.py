@@ -7,7 +7,8 @@ from functools import lru_cache
 from stillroom.tasks.commitments import WINDOW, commitments, conclusions, corrected, sentence
 from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import unwrap
-from stillroom.tasks.numbers import Reading, agree, readings, worded
+from stillroom.tasks.numbers import Reading, agree, readings
+from stillroom.tasks.spelled import worded
 
 RESULT = re.compile(r"[=≈]\s?[$€£*_]{0,3}(-?[\d,]*\.?\d+)(?!\s?[-+*/×÷=\d]|[.,]\d)")
 DIRECT = re.compile(r"[\s$*_(~≈£€:-]{0,6}[\d.,]+(?![\d.,]*\s?[-+*/×÷=])")
