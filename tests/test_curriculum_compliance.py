@@ -84,6 +84,17 @@ def test_a_single_level_has_no_family_and_a_text_without_gold_no_accuracy() -> N
     assert report.cells[0].accuracy is None
 
 
+def test_a_row_may_say_its_model_and_the_kind_of_its_answer(tmp_path: Path) -> None:
+    row = {"dataset": "mine", "id": 1, "teacher": "openai", "granularity": 1, "format": "plain", "answer": "yes",
+           "cot": "Whales are long. So the answer is yes."}  # fmt: skip
+    (tmp_path / "cot.jsonl").write_text(json.dumps({**row, "model": "big", "kind": "boolean"}) + "\n")
+    (text,) = read_texts(tmp_path / "cot.jsonl")
+    assert (text.cell.teacher, text.kind) == ("big", "boolean")
+    (measures,) = compliance([text]).cells
+    assert measures.accuracy is not None
+    assert measures.accuracy.value == 1
+
+
 def test_a_bad_line_is_named(tmp_path: Path) -> None:
     file = tmp_path / "cot.jsonl"
     file.write_text('{"dataset": "toy"}\n')

@@ -20,6 +20,7 @@ from scipy.stats import rankdata
 from stillroom.curriculum.gates import flaw
 from stillroom.errors import DataError
 from stillroom.files import numbered_lines
+from stillroom.records import Kind
 from stillroom.stats import Interval, bootstrap_mean, wilson
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.teachers import concluded
@@ -27,7 +28,13 @@ from stillroom.teachers import concluded
 SENTENCE = re.compile(r"(?<=[.!?])[\"')\]*]*\s+(?=[\"'(*$\\A-Z0-9])|\n+")
 STEP = re.compile(r"^\s*(?:\d{1,2}[.)]|step \d+[:.]?|[-*•])\s", re.IGNORECASE | re.MULTILINE)
 EQUATION = re.compile(r"[\w)}\]%$]\s*=\s*[-$({\[\\\w]")
-KINDS = {"math": "math", "aqua": "choice", "csqa": "choice", "openbookqa": "choice", "strategyqa": "boolean"}
+KINDS: dict[str, Kind] = {
+    "math": "math",
+    "aqua": "choice",
+    "csqa": "choice",
+    "openbookqa": "choice",
+    "strategyqa": "boolean",
+}
 """The kind of answer of datasets whose answers are not numbers."""
 
 
@@ -46,6 +53,8 @@ class Text(NamedTuple):
     truncated: bool = False
     usd: float | None = None
     """What it cost, where that is known."""
+    kind: Kind = "numeric"
+    """The kind of its answer."""
 
 
 class Measures(BaseModel):
@@ -93,9 +102,10 @@ def read_texts(path: Path) -> Iterator[Text]:
     for number, line in numbered_lines(path):
         try:
             row = json.loads(line)
-            cell = Cell(row["dataset"], row["teacher"], row["format"], row["granularity"])
+            cell = Cell(row["dataset"], row.get("model") or row["teacher"], row["format"], row["granularity"])
             cut, usd = row.get("finish") == "length", row.get("usd")
-            yield Text(cell, str(row["id"]), row["cot"], str(row.get("answer", "")), cut, usd)
+            kind = row.get("kind") or KINDS.get(row["dataset"], "numeric")
+            yield Text(cell, str(row["id"]), row["cot"], str(row.get("answer", "")), cut, usd, kind)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}:{number}: {error}: expected dataset, id, teacher, granularity, format and cot"
@@ -123,7 +133,7 @@ def measure(cell: Cell, rows: Sequence[Text]) -> Measures:
     """All measures of one cell's texts, of which there is at least one."""
     columns = np.array([counts(row.text) for row in rows], dtype=float).T
     words, sentences, steps, equations = (bootstrap_mean(column) for column in columns)
-    asked = [Question(KINDS.get(cell.dataset, "numeric"), row.answer, row.text) for row in rows if row.answer]  # type: ignore[arg-type]
+    asked = [Question(row.kind, row.answer, row.text) for row in rows if row.answer]
     right = [verdict.correct for verdict in grade_all(asked)]
     verdicts = iter(right)
     correct = [not row.answer or next(verdicts) for row in rows]

@@ -83,6 +83,7 @@ class Outcome(NamedTuple):
 def row_of(problem: Problem, teacher: str, granularity: int | None, format: str, cot: str) -> dict[str, Any]:
     return {
         "dataset": problem.task, "id": problem.id, "question": problem.question, "answer": problem.answer,
+        "kind": problem.kind,
         "teacher": teacher, "granularity": granularity, "format": format, "cot": cot,
     }  # fmt: skip
 
