@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -14,12 +15,15 @@ from statistics import mean
 import pytest
 from pydantic import ValidationError
 
+from stillroom.curriculum import completion
 from stillroom.records import Problem, Step
+from stillroom.students.scratch import WORD
 from stillroom.tasks import TASKS, check, multiplication, polynomial, prosqa
 from stillroom.tasks.answers import grade
 from stillroom.tasks.multiplication import MultiplicationConfig
 from stillroom.tasks.polynomial import PolynomialConfig, remembered
 from stillroom.tasks.prosqa import ProsqaConfig
+from stillroom.teachers import WorkedConfig, worked
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SMALL = {
@@ -97,6 +101,19 @@ def test_multiplication_s_steps_are_true() -> None:
             op = "*" if "*" in step.expression else "+"
             left, right = (value(side) for side in step.expression.split(f" {op} "))
             assert value(step.value) == (left * right if op == "*" else left + right)
+
+
+def room(p: Problem) -> int:
+    """Tokens of a worked chain and its answer, the end among them."""
+    (rationale,) = worked(WorkedConfig(), [p], Path())
+    return len(re.findall(WORD, completion(p, rationale, "normal"))) + 1
+
+
+def test_the_room_that_a_chain_takes_is_as_the_page_says() -> None:
+    nines = [room(multiplication.problem(10**n - 1, 10**n - 1, n)) for n in (3, 4, 5, 7, 9)]
+    assert nines == [106, 171, 251, 456, 721]
+    assert max(map(room, splits("polynomial")["longer"])) == 100
+    assert max(map(room, splits("prosqa", train=500)["train"])) <= 81
 
 
 def test_both_orders_of_a_product_share_a_skeleton() -> None:
