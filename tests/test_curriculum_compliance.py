@@ -58,6 +58,20 @@ def test_levels_that_do_not_rise_are_flagged() -> None:
     assert report.cells[0].accuracy.value == 1
 
 
+def test_rates_and_cost_by_hand() -> None:
+    cell = Cell("toy", "t", "plain", 1)
+    rows = [
+        Text(cell, "0", "5 + 4 = 9. The answer is 9", "9", usd=0.01), Text(cell, "1", "The answer is 8", "9", usd=0.02),
+        Text(cell, "2", "5 + 4 = 9. The answer is 9", "9", truncated=True, usd=0.03),
+        Text(cell, "3", "The given answer is 9. The answer is 9", "9"),
+    ]  # fmt: skip
+    (measures,) = compliance(rows).cells
+    assert (measures.truncated.value, measures.kept.value) == (0.25, 0.25)
+    assert measures.accuracy is not None
+    assert measures.accuracy.value == 0.75
+    assert measures.usd_per_kept == pytest.approx(0.06)
+
+
 def test_a_single_level_has_no_family_and_a_text_without_gold_no_accuracy() -> None:
     report = compliance(texts(1, "a b", answer=""))
     assert report.families == []

@@ -9,8 +9,9 @@ import torch
 from stillroom.errors import DataError
 from stillroom.files import write_lines
 from stillroom.records import Lesson
-from stillroom.students import BaseConfig, StudentConfig, load, make_base, make_student, save
+from stillroom.students import BaseConfig, StudentConfig, load, make_base, make_student, save, token_statistics
 from stillroom.students.scratch import ScratchConfig
+from stillroom.students.sft import Example
 from stillroom.training import FitConfig
 from toys import problem, student, sums, workplace
 
@@ -95,3 +96,11 @@ def test_a_byte_level_base_reads_any_text(house: dict[str, Path], tmp_path: Path
     base = load(tmp_path / "bpe")
     tokens = base.tokenizer("Zoë 🙂", add_special_tokens=False)["input_ids"]
     assert base.tokenizer.decode(tokens) == "Zoë 🙂"
+
+
+def test_token_statistics_by_hand() -> None:
+    examples = [Example("a", prompt=[1, 2], completion=[3]), Example("b", prompt=[1, 2, 3, 4], completion=[5, 6, 7])]
+    assert token_statistics(examples) == {
+        "prompt": {"mean": 3, "longest": 4, "total": 6},
+        "completion": {"mean": 2, "longest": 3, "total": 4},
+    }

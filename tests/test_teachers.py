@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from stillroom.errors import DataError
+from stillroom.errors import ConfigError, DataError
 from stillroom.files import read_lines, write_lines
 from stillroom.records import Problem, Rationale
 from stillroom.tasks.benchmarks import config_of, read
-from stillroom.teachers import TEACHERS, RecordedConfig, WorkedConfig, make_rationales, recorded, worked
+from stillroom.teachers import NO_DESK, TEACHERS, RecordedConfig, WorkedConfig, make_rationales, recorded, worked
 from toys import problem, sums, workplace
 
 DATA = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[2] / "shared" / "data")
@@ -110,3 +110,34 @@ def test_the_published_rationales_keep_no_conclusion() -> None:
     assert len(found) > 400
     assert {r.problem for r in found} <= {p.id for p in problems}
     assert not [r.problem for r in found if "the answer is" in r.text[-30:].lower()]
+
+
+def test_samples_of_one_question_are_read_back_in_order(tmp_path: Path) -> None:
+    folder = record(tmp_path, line("sum-0", "b c", sample=1, finish="length"), line("sum-0", "a b", sample=0))
+    found = recorded(CONFIG, sums(1), folder)
+    assert [(r.text, r.sample, r.truncated) for r in found] == [("a b", 0, False), ("b c", 1, True)]
+
+
+def test_matched_sets_hold_the_problems_that_every_cell_has(tmp_path: Path) -> None:
+    lines = [line(f"sum-{i}", "level two") for i in range(3)]
+    lines += [line(f"sum-{i}", "level five", granularity=5) for i in (1, 2, 3)]
+    folder = record(tmp_path, *lines, line("sum-2", "another dataset", dataset="gsm8k", granularity=6))
+    for level in (2, 5):
+        config = CONFIG.model_copy(update={"granularity": level, "matched": True})
+        assert [r.problem for r in recorded(config, sums(4), folder)] == ["sum-1", "sum-2"]
+
+
+def test_a_mixture_gives_each_problem_to_one_teacher(tmp_path: Path) -> None:
+    problems = sums(40)
+    folder = record(tmp_path, *(line(p.id, "recorded reasoning") for p in problems))
+    entries = ({"name": "worked"}, {"name": "recorded", "dataset": "toy", "teacher": "ann", "granularity": 2})
+    row = TEACHERS["mixture"]
+    config = row.config(of=entries)
+    found = row.write(config, problems, folder, NO_DESK)
+    assert [r.problem for r in found] == [p.id for p in problems]
+    assert {r.teacher for r in found} == {"worked", "ann"}
+    assert 10 < sum(r.teacher == "ann" for r in found) < 30
+    assert row.write(config, problems[::-1], folder, NO_DESK) == found[::-1]
+    assert row.files(config) == ("teacher_cot.jsonl",)
+    with pytest.raises(ConfigError, match="did you mean 'worked'"):
+        row.files(row.config(of=({"name": "worke"}, {"name": "worked"})))

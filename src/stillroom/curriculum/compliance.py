@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import BaseModel
 from scipy.stats import rankdata
 
+from stillroom.curriculum.gates import flaw
 from stillroom.errors import DataError
 from stillroom.files import numbered_lines
-from stillroom.stats import Interval, bootstrap_mean
+from stillroom.stats import Interval, bootstrap_mean, wilson
 from stillroom.tasks.answers import Question, grade_all
 
 SENTENCE = re.compile(r"(?<=[.!?])[\"')\]*]*\s+(?=[\"'(*$\\A-Z0-9])|\n+")
@@ -41,6 +42,9 @@ class Text(NamedTuple):
     id: str
     text: str
     answer: str
+    truncated: bool = False
+    usd: float | None = None
+    """What it cost, where that is known."""
 
 
 class Measures(BaseModel):
@@ -53,6 +57,11 @@ class Measures(BaseModel):
     steps: Interval
     equations: Interval
     accuracy: Interval | None
+    truncated: Interval
+    """Share that the length limit cut off."""
+    kept: Interval
+    """Share that the gates would let through (but for near-duplicates among samples)."""
+    usd_per_kept: float | None
     distinct_2: float
     """Different word pairs by all word pairs: low where the teacher repeats itself from problem to problem."""
     self_similarity: float
@@ -82,7 +91,8 @@ def read_texts(path: Path) -> Iterator[Text]:
         try:
             row = json.loads(line)
             cell = Cell(row["dataset"], row["teacher"], row["format"], row["granularity"])
-            yield Text(cell, str(row["id"]), row["cot"], str(row.get("answer", "")))
+            cut, usd = row.get("finish") == "length", row.get("usd")
+            yield Text(cell, str(row["id"]), row["cot"], str(row.get("answer", "")), cut, usd)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}:{number}: {error}: expected dataset, id, teacher, granularity, format and cot"
@@ -107,13 +117,20 @@ def compliance(texts: Iterable[Text]) -> Report:
 
 
 def measure(cell: Cell, rows: Sequence[Text]) -> Measures:
+    """All measures of one cell's texts, of which there is at least one."""
     columns = np.array([counts(row.text) for row in rows], dtype=float).T
     words, sentences, steps, equations = (bootstrap_mean(column) for column in columns)
     asked = [Question(KINDS.get(cell.dataset, "numeric"), row.answer, row.text) for row in rows if row.answer]  # type: ignore[arg-type]
     right = [verdict.correct for verdict in grade_all(asked)]
+    verdicts = iter(right)
+    correct = [not row.answer or next(verdicts) for row in rows]
+    passed = [ok and flaw(row.text, row.truncated) is None for row, ok in zip(rows, correct, strict=True)]
+    costs = [row.usd for row in rows if row.usd is not None]
     return Measures(
         cell=cell, n=len(rows), words=words, sentences=sentences, steps=steps, equations=equations,
-        accuracy=bootstrap_mean(np.array(right, dtype=float)) if right else None,
+        accuracy=wilson(sum(right), len(right)) if right else None,
+        truncated=wilson(sum(row.truncated for row in rows), len(rows)), kept=wilson(sum(passed), len(rows)),
+        usd_per_kept=sum(costs) / sum(passed) if costs and any(passed) else None,
         distinct_2=distinct([row.text for row in rows]), self_similarity=similarity([row.text for row in rows]),
     )  # fmt: skip
 
@@ -159,12 +176,17 @@ def family(
 
 def shown(report: Report) -> str:
     """The report as lines of text: a row a cell, then what each family's levels say together."""
-    names = ("words", "sentences", "steps", "equations", "accuracy")
-    head = f"{'cell':44}{'n':>6}" + "".join(f"{name:>22}" for name in names) + f"{'distinct-2':>12}{'self-sim.':>11}"
+    names = ("words", "sentences", "steps", "equations", "accuracy", "truncated", "kept")
+    head = (
+        f"{'cell':44}{'n':>6}"
+        + "".join(f"{name:>22}" for name in names)
+        + f"{'distinct-2':>12}{'self-sim.':>11}{'usd/kept':>10}"
+    )
     rows = [
         f"{' '.join(str(part) for part in m.cell if part is not None):44}{m.n:>6}"
         + "".join(f"{_interval(getattr(m, name)):>22}" for name in names)
         + f"{m.distinct_2:>12.3f}{m.self_similarity:>11.3f}"
+        + (f"{m.usd_per_kept:>10.5f}" if m.usd_per_kept is not None else f"{'–':>10}")
         for m in report.cells
     ]
     return "\n".join([head, *rows, "", *map(_told, report.families)])

@@ -51,13 +51,13 @@ def alike(one: str, other: str) -> float:
     return len(left & right) / len(left | right)
 
 
-def flaw(rationale: Rationale) -> str | None:
+def flaw(text: str, truncated: bool) -> str | None:
     """What is wrong with a rationale as it stands, whatever the problem is."""
-    if rationale.truncated:
+    if truncated:
         return "cut off by the length limit"
-    if len(rationale.text.split()) < FEWEST:
+    if len(text.split()) < FEWEST:
         return "empty"
-    return "admits to seeing the answer" if ADMITS.search(rationale.text) else None
+    return "admits to seeing the answer" if ADMITS.search(text) else None
 
 
 def wrong(problem: Problem, samples: Sequence[Rationale]) -> dict[int, str]:
@@ -80,7 +80,7 @@ def gate(problem: Problem, samples: Sequence[Rationale], config: GateConfig) -> 
     against = wrong(problem, samples) if config.correct else {}
     kept: list[Rationale] = []
     for row, sample in enumerate(samples):
-        reason = flaw(sample) or against.get(row)
+        reason = flaw(sample.text, sample.truncated) or against.get(row)
         if reason is None and any(alike(sample.text, other.text) >= config.alike for other in kept):
             reason = "nearly the same as another sample"
         if reason is None:

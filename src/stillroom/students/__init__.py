@@ -3,6 +3,7 @@
 A student's folder is an ordinary Hugging Face folder with `student.json` beside the weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,10 +21,10 @@ from stillroom.records import Lesson, Problem
 from stillroom.store import Workplace
 from stillroom.students.prompts import Style, render
 from stillroom.students.scratch import PAUSE, ScratchConfig, bpe_tokenizer, scratch_model, word_tokenizer
-from stillroom.students.sft import SftObjective, encode, sft_batches
+from stillroom.students.sft import Example, SftObjective, encode, sft_batches
 from stillroom.training import FitConfig, fit
 
-VERSION = 1
+VERSION = 2
 
 disable_progress_bar()  # type: ignore[no-untyped-call]  # loading and saving take milliseconds here, and progress has its own room
 
@@ -115,6 +116,18 @@ def make_student(config: StudentConfig, at: Workplace) -> None:
     _teach(Student(base.model, base.tokenizer, manner), lessons, questions, config.fit, at)
 
 
+def token_statistics(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
+    """Tokens of the lessons' prompts and of their completions, which carry the loss: mean, longest and total."""
+    lengths = {
+        "prompt": [len(example.prompt) for example in examples],
+        "completion": [len(example.completion) for example in examples],
+    }
+    return {
+        part: {"mean": sum(counts) / len(counts), "longest": max(counts), "total": sum(counts)}
+        for part, counts in lengths.items()
+    }
+
+
 def _teach(
     student: Student, lessons: list[Lesson], questions: list[str] | None, fit_config: FitConfig, at: Workplace
 ) -> None:
@@ -133,3 +146,4 @@ def _teach(
     batches = sft_batches(examples, lengths, student.tokenizer.pad_token_id, fit_config.batch_size, fit_config.seed)
     fit(SftObjective(student.model), batches, fit_config, at)
     save(student, at.out)
+    write_json(at.out / "tokens.json", token_statistics(examples))

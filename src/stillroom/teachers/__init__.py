@@ -6,6 +6,7 @@ out of every arm.
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from stillroom.config import Config
-from stillroom.errors import DataError
+from stillroom.errors import ConfigError, DataError, unknown
 from stillroom.files import read_lines, write_lines
 from stillroom.records import Problem, Rationale
 from stillroom.store import Workplace
@@ -91,31 +92,78 @@ class RecordedConfig(Config):
     teacher: str = "gemini"
     granularity: int | None = Field(1, ge=1, le=6)
     format: str = "plain"
+    matched: bool = False
+    """Only problems about which every cell of the dataset in the file has a rationale, so that experiments on different
+    cells teach the same problems."""
 
 
 def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
     fields = ("dataset", "id", "teacher", "granularity", "format", "cot")
     wanted = {problem.id for problem in problems}
-    cell = (config.dataset, config.teacher, config.granularity, one_name(config.format))
-    found: dict[str, Rationale] = {}
+    cell = (config.teacher, config.granularity, one_name(config.format))
+    met: dict[Any, set[str]] = defaultdict(set)
+    found: dict[str, dict[int, Rationale]] = defaultdict(dict)
     for number, row in rows(data / config.file, fields, None):
-        if (row["dataset"], row["teacher"], row["granularity"], one_name(row["format"])) == cell and row[
-            "id"
-        ] in wanted:
-            if not isinstance(row["cot"], str) or row["id"] in found:
+        if row["dataset"] != config.dataset or row["id"] not in wanted:
+            continue
+        this = (row["teacher"], row["granularity"], one_name(row["format"]))
+        met[this].add(row["id"])
+        if this == cell:
+            sample = row.get("sample", 0)
+            if not isinstance(row["cot"], str) or sample in found[row["id"]]:
                 raise DataError(f"{data / config.file}:{number}: {row['id']}: `cot` is no text, or stands twice")
-            text, conclusion = concluded(row["cot"])
-            found[row["id"]] = Rationale(
-                problem=row["id"],
-                teacher=config.teacher,
-                granularity=config.granularity,
-                format=config.format,
-                text=text,
-                conclusion=conclusion,
-            )
+            found[row["id"]][sample] = _rationale(config, row)
     if not found:
-        raise DataError(f"{data / config.file}: holds no rationale of {cell} for the training problems")
-    return [found[problem.id] for problem in problems if problem.id in found]
+        raise DataError(
+            f"{data / config.file}: holds no rationale of {(config.dataset, *cell)} for the training problems"
+        )
+    shared = set.intersection(*met.values()) if config.matched else wanted
+    return [found[p.id][sample] for p in problems if p.id in shared for sample in sorted(found.get(p.id, ()))]
+
+
+def _rationale(config: RecordedConfig, row: dict[str, Any]) -> Rationale:
+    text, conclusion = concluded(row["cot"])
+    return Rationale(
+        problem=row["id"], teacher=config.teacher, granularity=config.granularity, format=config.format, text=text,
+        conclusion=conclusion, sample=row.get("sample", 0), truncated=row.get("finish") == "length",
+    )  # fmt: skip
+
+
+class MixtureConfig(Config):
+    """Several teachers, of whom each teaches an even share of the problems, drawn by the problem's name."""
+
+    name: Literal["mixture"] = "mixture"
+    of: tuple[dict[str, Any], ...] = Field(min_length=2)
+    """Each as under `teacher`."""
+
+
+def parts(config: MixtureConfig) -> list[tuple["Teacher", Config]]:
+    """The teachers of a mixture with their configs. Raises `ConfigError`."""
+    found = []
+    for at, entry in enumerate(config.of):
+        name = str(entry.get("name"))
+        if name not in TEACHERS or name == "mixture":
+            raise ConfigError(f"teacher.of.{at}.name: {unknown('teacher', name, set(TEACHERS) - {'mixture'})}")
+        found.append((TEACHERS[name], TEACHERS[name].config.parse(entry, f"teacher.of.{at}")))
+    return found
+
+
+def mixture(config: MixtureConfig, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
+    teachers = parts(config)
+    share = {p.id: int(hashlib.sha256(p.id.encode()).hexdigest(), 16) % len(teachers) for p in problems}
+    written: dict[str, list[Rationale]] = defaultdict(list)
+    for at, (teacher, settings) in enumerate(teachers):
+        for rationale in teacher.write(settings, [p for p in problems if share[p.id] == at], data, desk):
+            written[rationale.problem].append(rationale)
+    return [rationale for problem in problems for rationale in written[problem.id]]
+
+
+def mixed_files(config: MixtureConfig) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(file for teacher, settings in parts(config) for file in teacher.files(settings)))
+
+
+def mixed_stamps(config: MixtureConfig) -> dict[str, Any]:
+    return {key: value for teacher, settings in parts(config) for key, value in teacher.stamp(settings).items()}
 
 
 def ask(config: Any, problems: Sequence[Problem], data: Path, desk: Desk = NO_DESK) -> list[Rationale]:
@@ -148,6 +196,7 @@ TEACHERS: dict[str, Teacher] = {
     "openai": Teacher(OpenAIConfig, ask, stamp=prompts_used),
     "anthropic": Teacher(AnthropicConfig, ask, stamp=prompts_used),
     "local": Teacher(LocalConfig, ask, model_files, prompts_used),
+    "mixture": Teacher(MixtureConfig, mixture, mixed_files, mixed_stamps),
 }
 
 

@@ -102,11 +102,16 @@ def ask_and_write(config: AskConfig, questions: Questions, desk: Desk, output: P
 def _write(asks: Asks, journal: Journal, output: Path, tally: Tally) -> Outcome:
     failures = output.with_name(f"{output.stem}.failed.jsonl")
     config, written, failed = asks.config, 0, 0
+    price = price_of(*asks.who)
     with lines_atomic(output) as add, lines_atomic(failures) as add_failure:
         for item, row in answers(asks, journal):
             if row is not None and row.reply is not None:
-                line = row_of(item.problem, config.name, config.granularity, config.format, row.reply.text)
-                add({**line, "sample": item.ask.sample, "finish": row.reply.finish})
+                reply = row.reply
+                line = row_of(item.problem, config.name, config.granularity, config.format, reply.text)
+                usd = price.usd(reply.input_tokens, reply.output_tokens, row.batch) if price else None
+                asked = {"sample": item.ask.sample, "finish": reply.finish, "model": item.ask.model}
+                cost = {"input_tokens": reply.input_tokens, "output_tokens": reply.output_tokens, "usd": usd}
+                add({**line, **asked, **cost})
                 written += 1
             else:
                 reason = row.reason if row is not None else f"no answer yet: {tally.last_reason}"
