@@ -3,22 +3,27 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
 import pytest
 from pydantic import ValidationError
 
-from stillroom.records import Problem
+from stillroom.curriculum import completion
+from stillroom.records import Problem, Step
+from stillroom.students.scratch import WORD
 from stillroom.tasks import TASKS, check, multiplication, polynomial, prosqa
 from stillroom.tasks.answers import grade
 from stillroom.tasks.multiplication import MultiplicationConfig
 from stillroom.tasks.polynomial import PolynomialConfig, remembered
-from stillroom.tasks.prosqa import SIZES, ProsqaConfig
+from stillroom.tasks.prosqa import ProsqaConfig
+from stillroom.teachers import WorkedConfig, worked
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SMALL = {
@@ -69,6 +74,22 @@ def test_multiplication_is_written_as_published() -> None:
     assert multiplication.problem(7, 8, 1).answer == "6 5"
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        "9 1 7 3 * 9 4 3 3||1 7 4 3 3 + 0 6 7 8 4 1 ( 1 3 2 2 8 1 ) + 0 0 7 5 1 1 1 ( 1 3 9 7 9 2 1 ) + 0 0 0 7 5 1 1 1"
+        " #### 1 3 9 4 5 4 2 1",
+        "8 1 0 2 * 0 1 7 9||0 0 0 0 0 + 0 8 1 0 2 0 ( 0 8 1 0 2 0 ) + 0 0 6 2 1 4 1 ( 0 8 7 2 3 4 1 ) + 0 0 0 2 6 1 8 1"
+        " #### 0 8 7 4 9 5 9 1",
+    ],
+)
+def test_multiplication_gives_published_rows(row: str) -> None:
+    """The first of data/4_by_4_mult/test_bigbench.txt in da03/Internalize_CoT_Step_by_Step, and one with zeros."""
+    a, b = (int(side[::-1].replace(" ", "")) for side in row.partition("||")[0].split(" * "))
+    p = multiplication.problem(a, b, 4)
+    assert f"{p.question}||{p.solution} #### {p.answer}" == row
+
+
 def test_multiplication_s_steps_are_true() -> None:
     def value(digits: str) -> int:
         return int("".join(reversed(digits.split())))
@@ -80,6 +101,19 @@ def test_multiplication_s_steps_are_true() -> None:
             op = "*" if "*" in step.expression else "+"
             left, right = (value(side) for side in step.expression.split(f" {op} "))
             assert value(step.value) == (left * right if op == "*" else left + right)
+
+
+def room(p: Problem) -> int:
+    """Tokens of a worked chain and its answer, the end among them."""
+    (rationale,) = worked(WorkedConfig(), [p], Path())
+    return len(re.findall(WORD, completion(p, rationale, "normal"))) + 1
+
+
+def test_the_room_that_a_chain_takes_is_as_the_page_says() -> None:
+    nines = [room(multiplication.problem(10**n - 1, 10**n - 1, n)) for n in (3, 4, 5, 7, 9)]
+    assert nines == [106, 171, 251, 456, 721]
+    assert max(map(room, splits("polynomial")["longer"])) == 100
+    assert max(map(room, splits("prosqa", train=500)["train"])) <= 81
 
 
 def test_both_orders_of_a_product_share_a_skeleton() -> None:
@@ -109,7 +143,14 @@ def test_no_constant_answers_a_polynomial_well() -> None:
         return max(answers.values()) / answers.total()
 
     assert majority(11) < 1.25 / 11
-    assert majority(12) < 2 / 12  # factors that share a divisor with 12 pull values to 0
+    assert majority(12) < 1.25 / 12
+
+
+@pytest.mark.parametrize("m", [6, 7, 8])
+def test_even_factors_are_those_that_give_every_answer_equally_often(m: int) -> None:
+    for factors in product(range(1, m), repeat=2):
+        ends = Counter(polynomial.problem(start, factors, b, m).answer for start in range(m) for b in range(m))
+        assert polynomial.even(factors, m) == (set(ends.values()) == {m}), factors
 
 
 def test_a_polynomial_s_bounds_are_told() -> None:
@@ -157,31 +198,87 @@ def test_a_renamed_graph_has_the_same_skeleton_and_another_graph_another() -> No
     assert prosqa.skeleton(graph, path, 11) != prosqa.skeleton(graph, path, 10)
 
 
-GUESSES: dict[str, Callable[[Problem], str]] = {
-    "first": lambda p: p.choices[0],
-    "last mentioned": lambda p: max(p.choices, key=lambda c: p.story.rfind(f" {c}.")),
+def parents(p: Problem, thing: str) -> set[str]:
+    return {a for a, things in edges(p).items() if thing in things}
+
+
+def depth(p: Problem, thing: str) -> int:
+    """Edges from the nearest person, whoever that is."""
+    graph = edges(p)
+    named = {child for things in graph.values() for child in things}
+    return min(far[thing] for person in graph.keys() - named if thing in (far := reach(graph, person)))
+
+
+TRAITS: dict[str, Callable[[Problem, str], int]] = {
+    "asked first": lambda p, c: p.choices.index(c),
+    "mentioned last": lambda p, c: p.story.rfind(f" {c}."),
+    "mentioned first": lambda p, c: p.story.find(f" {c}."),
+    "sentences": lambda p, c: p.story.count(f" {c}."),
+    "depth": depth,
+    "grandparents": lambda p, c: len({b for a in parents(p, c) for b in parents(p, a)}),
+    "said of its parents": lambda p, c: sum(len(edges(p)[a]) for a in parents(p, c)),
 }
+"""What tells one candidate from the other without a look at who is asked about."""
 
 
-@pytest.mark.parametrize("name", GUESSES)
-def test_the_order_of_prosqa_s_sentences_and_candidates_tells_nothing(name: str) -> None:
-    problems = splits("prosqa", test=1000)["test"]
-    if name == "last mentioned":  # the wrong candidate has more sentences: compare among those with as many
-        problems = [p for p in problems if len({p.story.count(f" {c}.") for c in p.choices}) == 1]
-    right = mean(GUESSES[name](p) == p.answer for p in problems)
-    assert right == pytest.approx(0.5, abs=3 * 0.5 / len(problems) ** 0.5)
+def larger_is_right(problems: list[Problem], trait: str) -> float:
+    """How often the candidate with more of a trait is the right one; ties count half."""
+
+    def won(p: Problem) -> float:
+        (wrong,) = set(p.choices) - {p.answer}
+        right, other = TRAITS[trait](p, p.answer), TRAITS[trait](p, wrong)
+        return (right > other) + (right == other) / 2
+
+    return mean(won(p) for p in problems)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason="the published test set lies in shared/data, which is not here")
-def test_prosqa_s_graphs_are_like_the_published_ones() -> None:
-    published = [json.loads(line) for line in (DATA / "prosqa_test.jsonl").read_text().splitlines()]
-    ours = splits("prosqa", test=1000)["test"]
-    lengths = Counter(len(row["steps"]) for row in published)
-    made = Counter(len(p.steps) for p in ours)
-    for steps in (3, 4, 5, 6):
-        assert made[steps] / 1000 == pytest.approx(lengths[steps] / 500, abs=0.07)
-    assert mean(p.story.count(".") for p in ours) == pytest.approx(mean(len(r["edges"]) for r in published), rel=0.05)
-    assert SIZES[0] <= mean(len(row["idx_to_symbol"]) for row in published) <= SIZES[1]
+@pytest.fixture(scope="module")
+def graphs() -> list[Problem]:
+    return splits("prosqa", test=600)["test"]
+
+
+@pytest.fixture(scope="module")
+def published() -> list[Problem]:
+    """The published test set as problems of ours."""
+    if not DATA.exists():
+        pytest.skip("the published test set lies in shared/data, which is not here")
+    rows = [json.loads(line) for line in (DATA / "prosqa_test.jsonl").read_text().splitlines()]
+    return [
+        Problem(
+            task="prosqa", id=str(i), question=row["question"], story=row["question"].rpartition(" Is ")[0],
+            answer=row["idx_to_symbol"][row["target"]], kind="choice", choices=(question[-3], question[-1]),
+            steps=tuple(Step(expression=step, value=step.split()[-1].rstrip(".")) for step in row["steps"]),
+        )
+        for i, row in enumerate(rows)
+        for question in [row["question"].rstrip("?").split()]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_no_trait_of_prosqa_s_candidates_tells_the_right_one(graphs, trait: str) -> None:
+    assert larger_is_right(graphs, trait) == pytest.approx(0.5, abs=3 * 0.5 / len(graphs) ** 0.5)
+
+
+def test_the_published_prosqa_can_be_answered_without_the_person(published) -> None:
+    assert larger_is_right(published, "depth") > 0.9
+    assert larger_is_right(published, "sentences") < 0.35
+
+
+def test_prosqa_s_graphs_are_like_the_published_ones(graphs, published) -> None:
+    def shares(problems: list[Problem]) -> list[float]:
+        lengths = Counter(len(p.steps) for p in problems)
+        return [lengths[n] / len(problems) for n in (3, 4, 5, 6)]
+
+    def sizes(p: Problem) -> tuple[int, int]:
+        graph = edges(p)
+        return len({*graph, *(child for things in graph.values() for child in things)}), sum(map(len, graph.values()))
+
+    assert shares(graphs) == pytest.approx(shares(published), abs=0.07)
+    for part in (0, 1):
+        ours, theirs = (mean(sizes(p)[part] for p in problems) for problems in (graphs, published))
+        assert ours == pytest.approx(theirs, rel=0.05)
+    words = {word for p in published for word in {*edges(p), *(c for things in edges(p).values() for c in things)}}
+    assert words == {*prosqa.PEOPLE, *prosqa.THINGS}
 
 
 @pytest.mark.parametrize(

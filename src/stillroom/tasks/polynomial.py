@@ -1,7 +1,8 @@
 """polynomial: s_t = s_{t-1} · x_t + b (mod m), asked for its last value (Liang and Pan 2026, arXiv 2602.00449).
 
 Every hop needs the one before it. With a prime modulus no factor x_t (1..m-1) loses anything of the start; with a
-composite one, factors that share a divisor with m forget part of it (`remembered`), so that shortcuts exist.
+composite one, factors that share a divisor with m forget part of it (`remembered`), so that shortcuts exist. Factors
+that would make some answers more frequent than others (as 0 where much is forgotten) are not drawn (`even`).
 """
 
 import math
@@ -56,11 +57,24 @@ def problem(start: int, factors: Sequence[int], b: int, modulus: int) -> Problem
     )  # fmt: skip
 
 
+def even(factors: Sequence[int], modulus: int) -> bool:
+    """Whether every end is as frequent as any other when start and b run through all values.
+
+    The end is P·start + C·b: it meets the multiples of gcd(P, C, m) equally often, and nothing else.
+    """
+    p, c = 1, 0
+    for x in factors:
+        p, c = p * x % modulus, (c * x + 1) % modulus
+    return math.gcd(p, c, modulus) == 1
+
+
 def draws(config: PolynomialConfig, split: str, hops: int) -> Iterator[Problem]:
-    """Problems of one length, endlessly: the start and b even over 0..m-1, each factor over 1..m-1."""
+    """Problems of one length, endlessly: the start and b even over 0..m-1, the factors over those that are `even`."""
     rng, m = random.Random(f"polynomial {config.seed} {split} {hops}"), config.modulus
     while True:
-        yield problem(rng.randrange(m), [rng.randrange(1, m) for _ in range(hops)], rng.randrange(m), m)
+        factors = [rng.randrange(1, m) for _ in range(hops)]
+        if even(factors, m):
+            yield problem(rng.randrange(m), factors, rng.randrange(m), m)
 
 
 def splits(config: PolynomialConfig, _data: Path) -> dict[str, list[Problem]]:
@@ -71,10 +85,10 @@ def splits(config: PolynomialConfig, _data: Path) -> dict[str, list[Problem]]:
         pairs = zip(lengths, counts, strict=True)
         return [p for hops, n in pairs for p in take(n, split, split, draws(config, split, hops))]
 
-    even, rest = divmod(config.train, len(lengths))
+    share, rest = divmod(config.train, len(lengths))
     single = (p for p in draws(config, "narrated", 1) if home(p.skeleton) == "train")
     return {
-        "train": counted("train", [even + (i < rest) for i in range(len(lengths))]),
+        "train": counted("train", [share + (i < rest) for i in range(len(lengths))]),
         "validation": counted("validation", [config.validation] * len(lengths)),
         "test": counted("test", [config.test] * len(lengths)),
         "longer": take(config.test, "longer", "test", draws(config, "longer", config.hops + 1)),

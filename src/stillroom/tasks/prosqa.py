@@ -1,12 +1,13 @@
 """prosqa: is somebody one thing or another, by a path through a random graph (Hao et al. 2024, arXiv 2412.06769, A.2).
 
 The graph grows node by node from two roots: each new node gets a few parents, drawn from those that do not descend from
-one of the roots or, seldom, from all, the deeper the likelier. `Every A is a B.` is an edge. One candidate is the leaf
-furthest from the person, the other a leaf that only the other root reaches; the chain is a shortest path. Shares that
-the paper leaves open (`MIXED`, `LONE`, the sizes) are set so that the graphs match the published test set.
+one of the roots or, seldom, from all, the deeper the likelier. `Every A is a B.` is an edge. Each candidate is a
+leaf furthest from one root that the other root does not reach; the chain is a shortest path. Shares that the paper
+leaves open (`MIXED`, `DEEPER`, `LONE`, `LONGER`, the sizes) are set so that the graphs match the published test set.
 
-The two candidates come in random order, and so do the sentences. Still, the right one has fewer parents on average, in
-the published set as here: to guess the candidate with fewer sentences about it is right in two of three.
+Which of the two roots is asked about is tossed once graph and candidates stand, and sentences and candidates come in
+random order: nothing but the person asked about tells the right candidate. In the published set the right one is the
+deeper of the two in nine of ten and has fewer sentences about it in two of three, without a look at the person.
 """
 
 import random
@@ -24,22 +25,23 @@ from stillroom.records import content_key as digest
 from stillroom.tasks.skeletons import home, take
 
 PEOPLE = (
-    "Alex", "Bob", "Carol", "Davis", "Eva", "Fae", "Gabe", "Jack", "Max", "Oliver", "Polly", "Rex", "Sally", "Sam",
-    "Stella", "Tom", "Wren",
+    "Alex", "Bob", "Carol", "Davis", "Eva", "Fae", "Gabriel", "Jack", "Max", "Oliver", "Polly", "Rex", "Sally",
+    "Sam", "Stella", "Tom", "Wren",
 )  # fmt: skip
 THINGS = tuple(
     f"{stem}pus"
     for stem in (
-        "boom", "brim", "chor", "dum", "fom", "ger", "gor", "grim", "gwom", "hil", "im", "jel", "jom", "ker", "lem",
-        "lor", "lum", "num", "rem", "rom", "ror", "scrom", "shum", "ster", "stor", "ter", "tim", "tum", "vum", "wor",
-        "wum", "yer", "yim", "yum", "zhor", "zum",
+        "bom", "boom", "brim", "chor", "dum", "fel", "fom", "ger", "gor", "grim", "gwom", "hil", "im", "jel", "jom",
+        "ker", "lem", "lor", "num", "quim", "rem", "rom", "ror", "scrom", "shum", "ster", "stor", "ter", "tim", "tum",
+        "vum", "wor", "wum", "yer", "yim", "yum", "zhor", "zum",
     )
 )  # fmt: skip
-ROOTS = (0, 1)
 NEITHER, FIRST, SECOND, BOTH = range(4)
 """Whose descendant a node is."""
 MIXED, LONE = 0.15, 0.025
 """Shares of nodes whose parents may descend from either root, and of zeros that are kept when parents are counted."""
+DEEPER, LONGER = 10.0, 1.3
+"""What a step of depth adds to a parent's weight, and how much likelier a graph is kept for each step of its chains."""
 SIZES, SMALL = (17, 28), (6, 8)
 """The number of nodes is the lower bound and coin flips up to the upper one."""
 
@@ -69,7 +71,7 @@ def grow(rng: random.Random, size: int) -> Graph:
     for node in range(2, size):
         kept_out = 0 if rng.random() < MIXED else rng.choice((FIRST, SECOND))
         pool = [n for n in range(node) if not sides[n] & kept_out]
-        parents = _some(rng, pool, [1 + 1.5 * depth[n] for n in pool], min(_indegree(rng), len(pool)))
+        parents = _some(rng, pool, [1 + DEEPER * depth[n] for n in pool], min(_indegree(rng), len(pool)))
         edges += [(parent, node) for parent in parents]
         sides.append(NEITHER)
         for parent in parents:
@@ -115,18 +117,28 @@ def paths(graph: Graph, root: int) -> dict[int, list[int]]:
 
 
 def draw(rng: random.Random, size: int, steps: tuple[int, int]) -> Problem | None:
-    """A problem whose chain has steps[0]..steps[1] steps, the longest that the graph offers; None where it has none."""
+    """One problem whose chain has steps[0]..steps[1] steps; None where the graph does not offer one on either side.
+
+    Both sides are treated alike until one is asked about, so that no trait of the candidates alone gives it away.
+    """
     graph = grow(rng, size)
+    chains = [longest(rng, graph, root, steps) for root in (0, 1)]
+    if not all(chains):
+        return None
+    if rng.random() > LONGER ** (sum(map(len, chains)) - 2 * (steps[1] + 1)):
+        return None
+    asked, other = rng.sample(chains, 2)
+    return tell(rng, graph, asked, other[-1])
+
+
+def longest(rng: random.Random, graph: Graph, root: int, steps: tuple[int, int]) -> list[int]:
+    """A shortest path to one of the furthest leaves that this root alone reaches, of steps[0]..steps[1] steps."""
     inner = {parent for parent, _ in graph.edges}
-    ends = {side: [n for n in range(2, size) if n not in inner and graph.sides[n] == side] for side in (FIRST, SECOND)}
-    if not ends[FIRST] or not ends[SECOND]:
-        return None
-    chains = [(rng.random(), path) for root in ROOTS for leaf in ends[root + 1] if (path := paths(graph, root)[leaf])]
-    fitting = [(len(path), luck, path) for luck, path in chains if steps[0] < len(path) <= steps[1] + 1]
-    if not fitting:
-        return None
-    _, _, path = max(fitting)
-    return tell(rng, graph, path, rng.choice(ends[SECOND if path[0] == 0 else FIRST]))
+    side = (FIRST, SECOND)[root]
+    ends = [path for leaf, path in paths(graph, root).items() if leaf not in inner and graph.sides[leaf] == side]
+    fitting = [path for path in ends if steps[0] < len(path) <= steps[1] + 1]
+    furthest = max(map(len, fitting), default=0)
+    return rng.choice([path for path in fitting if len(path) == furthest]) if fitting else []
 
 
 def tell(rng: random.Random, graph: Graph, path: Sequence[int], wrong: int) -> Problem:
