@@ -60,12 +60,17 @@ def library(name: str) -> Any:
         raise TeacherError(f"the teacher {name!r} needs its client library: pip install 'stillroom[api]'") from None
 
 
+class NotFound(TeacherError):
+    """The service knows no such thing (404)."""
+
+
 class ApiClient:
     """What both libraries share: how errors are told and judged."""
 
     def __init__(self, teacher: str, endpoint: str, timeout: float, concurrency: int = 1) -> None:
         self.teacher, self.endpoint = teacher, endpoint
         self.library = library(teacher)
+        self._http_error = library("httpx2").HTTPError
         self._key = key_of(teacher, endpoint)
         make = self.library.AsyncOpenAI if teacher == "openai" else self.library.AsyncAnthropic
         self._pools = [
@@ -82,28 +87,32 @@ class ApiClient:
     async def ask(self, ask: Ask) -> Reply:
         """Through the library's `post`, which spares the typed layer: half of a request's time."""
         path, body = PATHS[self.teacher], BODIES[self.teacher](ask)
-        message = await self.guard(lambda: next(self._turn).post(path, cast_to=object, body=body), ask.model)
+        message = await self.guard(
+            lambda: next(self._turn).post(path, cast_to=object, body=body), f"model {ask.model!r}"
+        )
         return read_reply(self.teacher, message)
 
-    async def guard(self, call: Callable[[], Any], model: str = "") -> Any:
-        """A call of the library, its errors told in our own three kinds."""
+    async def guard(self, call: Callable[[], Any], about: str) -> Any:
+        """A call of the library about something, its errors told in our own three kinds."""
         try:
             return await call()
         except self.library.APIStatusError as error:
-            raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), model) from None
+            raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), about) from None
         except self.library.APITimeoutError:
             raise Transient(f"{self.endpoint} did not answer in time", billed=True) from None
         except self.library.APIConnectionError as error:
             cause = self.scrub(f"{type(error.__cause__).__name__}: {error.__cause__}")
             billed = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
             raise Transient(f"{self.endpoint} cannot be reached, or hung up ({cause})", billed=billed) from None
+        except self._http_error as error:  # the library wraps none that comes in mid-stream
+            raise Transient(f"{self.endpoint} hung up ({type(error).__name__})", billed=True) from None
         except (json.JSONDecodeError, UnicodeDecodeError, self.library.APIResponseValidationError):
             raise Transient(f"{self.endpoint} answered with something that is not JSON", billed=True) from None
 
     def scrub(self, text: str) -> str:
         return " ".join(text.replace(self._key, "[key]").split())[:300] if self._key != "none" else text[:300]
 
-    def judge(self, status: int, text: str, headers: dict[str, str], model: str) -> Exception:
+    def judge(self, status: int, text: str, headers: dict[str, str], about: str) -> Exception:
         """Which of the three kinds an HTTP status is."""
         if status in (401, 403):
             return TeacherError(
@@ -115,9 +124,9 @@ class ApiClient:
                 "nothing that was answered is lost"
             )
         if status == 404:
-            return TeacherError(
-                f"{self.endpoint} knows no model {model!r}, or is no such service (404): look at the model's name and "
-                "the base URL"
+            return NotFound(
+                f"{self.endpoint} knows no {about}, or is no such service (404): look at the name, the key's account "
+                "and the base URL"
             )
         if status in LATER or status >= 500:
             return Transient(f"{self.endpoint} answered {status}", retry_after(headers))

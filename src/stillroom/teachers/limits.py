@@ -77,6 +77,10 @@ class Purse:
         self._held += amount
         return True
 
+    def hold(self, amount: float) -> None:
+        """For what was sent before and is not answered yet."""
+        self._held += amount
+
     def settle(self, held: float, cost: float) -> None:
         self._held -= held
         self.spent += cost

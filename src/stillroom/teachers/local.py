@@ -94,7 +94,7 @@ class Speaker:
 
 def _four_bit() -> Any:
     try:
-        import bitsandbytes  # type: ignore[import-not-found] # noqa: F401
+        import bitsandbytes  # noqa: F401
     except ImportError:
         raise TeacherError("4-bit loading needs bitsandbytes: pip install 'stillroom[gpu]'") from None
     import torch
