@@ -4,6 +4,7 @@ A batch is made of the same requests whether or not some are recorded: a run tha
 """
 
 import itertools
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,22 +37,29 @@ class Speaker:
     """A model with its tokenizer. Heavy libraries are imported here, so that the other teachers start at once."""
 
     def __init__(self, config: Any, device: str) -> None:
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from stillroom.devices import use
 
         folder = str(Path(config.folder).resolve())
+        chosen = use(device, os.cpu_count() or 1)
         options: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
         if config.four_bit:
-            options["quantization_config"] = _four_bit()
+            options = {"quantization_config": _four_bit(chosen.type), "device_map": config.device_map or {"": chosen}}
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-        except (OSError, ValueError) as error:
-            raise TeacherError(f"{folder}: no model that can be loaded ({str(error)[:200]})") from None
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise TeacherError(
+                f"{folder}: no model that can be loaded ({why}): give a folder that save_pretrained wrote whole"
+            ) from None
         self.model = model.eval()
+        if config.four_bit:
+            _keep_packing(self.model, folder)
         if not options:
-            self.model.to(use(device, os.cpu_count() or 1))
+            self.model.to(chosen)
         self.batch_size = config.batch_size
         self.room = getattr(self.model.config, "max_position_embeddings", None)
 
@@ -92,14 +100,40 @@ class Speaker:
         tally.last_reason = reason or tally.last_reason
 
 
-def _four_bit() -> Any:
+def _four_bit(kind: str) -> Any:
+    """NF4 (QLoRA, arXiv 2305.14314). Raises `TeacherError` where it cannot be had on this kind of device."""
+    # on import it tells that a kernel of other people's was not fetched from the hub: it is not wanted
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
-        import bitsandbytes  # noqa: F401
+        import bitsandbytes
     except ImportError:
-        raise TeacherError("4-bit loading needs bitsandbytes: pip install 'stillroom[gpu]'") from None
+        raise TeacherError("four_bit needs bitsandbytes: pip install 'stillroom[gpu]', or leave four_bit out") from None
     import torch
     from transformers import BitsAndBytesConfig
 
+    known = sorted(bitsandbytes.supported_torch_devices)
+    if kind not in known:
+        raise TeacherError(
+            f"four_bit: no 4-bit weights on device {kind!r}, only on {', '.join(known)}: name one of these, or leave "
+            "four_bit out"
+        )
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
+
+
+def _keep_packing(model: Any, folder: str) -> None:
+    """The same answers on every CPU: those with AVX-512 BF16 would pack the weights anew, and not those of every width.
+
+    Raises `TeacherError` for a width that does not divide into blocks: on a CPU, bitsandbytes then reads back values
+    that it did not write.
+    """
+    for name, module in model.named_modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+            block = module.weight.quant_state.blocksize
+            if module.weight.device.type == "cpu" and module.in_features % block:
+                raise TeacherError(
+                    f"{folder}: four_bit: on a CPU, widths must be multiples of {block}, and {name} has "
+                    f"{module.in_features}: leave four_bit out, or name another device"
+                )
