@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any, Protocol
 
-from stillroom.teachers.clients import BODIES, ApiClient, read_reply
+from stillroom.teachers.clients import BODIES, ApiClient, headers_of, read_reply
 from stillroom.teachers.journal import Batch
 from stillroom.teachers.requests import Ask, Refused, Reply, Transient
 
@@ -90,7 +90,7 @@ class OpenAIBatches:
             return read_or_wait("openai", body)
         if not status:
             return Transient(f"the batch did not come to it ({error.get('code') or 'no reason given'})")
-        found = self.client.judge(status, self.client.scrub(json.dumps(body)), {}, "")
+        found = self.client.judge(status, self.client.scrub(json.dumps(body)), {}, "this model")
         return found if isinstance(found, Transient) else Refused(str(found))
 
 
@@ -100,7 +100,7 @@ class AnthropicBatches:
 
     async def hand_in(self, asks: list[Ask], token: str) -> str:
         requests = [{"custom_id": ask.key(), "params": BODIES["anthropic"](ask)} for ask in asks]
-        return str((await self._api.create(requests=requests)).id)
+        return str((await self._api.create(requests=requests, extra_headers=headers_of(asks[0]))).id)
 
     async def find(self, batch: Batch, size: int, known: set[str]) -> str | None:
         async for found in self._api.list():
@@ -129,7 +129,10 @@ class AnthropicBatches:
         if result["type"] != "errored":
             return Transient(f"the batch did not come to it ({result['type']})")
         told = self.client.scrub(f"{error.get('type')}: {error.get('message')}")
-        return Transient(told) if TEMPORARY.search(str(error.get("type"))) else Refused(f"refused: {told}")
+        if TEMPORARY.search(str(error.get("type"))):
+            return Transient(told)
+        found = self.client.judge(400, told, {}, "this model")
+        return found if isinstance(found, Refused) else Refused(str(found))
 
 
 def read_or_wait(teacher: str, message: Any) -> Reply | Transient:

@@ -24,6 +24,14 @@ PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
 POOL = 16
 """Connections a client: the time that its pool takes for a request grows with their number."""
 LATER = (408, 409, 425, 429)
+NO_TEMPERATURE = re.compile(
+    r"\btemperature\b['`\"]*(?::| is (deprecated|not supported)| does not support| may only| cannot)"
+    r"|unsupported (value|parameter): ['`\"]*temperature\b",
+    re.I,
+)
+"""How providers say that a model takes no temperature, or not this one."""
+WITH_TEMPERATURE = {"anthropic-version": "2023-06-01"}
+"""The version that Anthropic's library sends by itself, 2026-10-21, takes a temperature from no model."""
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
 
@@ -87,8 +95,9 @@ class ApiClient:
     async def ask(self, ask: Ask) -> Reply:
         """Through the library's `post`, which spares the typed layer: half of a request's time."""
         path, body = PATHS[self.teacher], BODIES[self.teacher](ask)
+        options = {"headers": headers_of(ask)}
         message = await self.guard(
-            lambda: next(self._turn).post(path, cast_to=object, body=body), f"model {ask.model!r}"
+            lambda: next(self._turn).post(path, cast_to=object, body=body, options=options), f"model {ask.model!r}"
         )
         return read_reply(self.teacher, message)
 
@@ -114,6 +123,16 @@ class ApiClient:
 
     def judge(self, status: int, text: str, headers: dict[str, str], about: str) -> Exception:
         """Which of the three kinds an HTTP status is."""
+        if hopeless := self._hopeless(status, text, about):
+            return hopeless
+        if status in LATER or status >= 500:
+            return Transient(f"{self.endpoint} answered {status}", retry_after(headers))
+        if TOO_LONG.search(text):
+            return Refused(f"the question does not fit into the model's context ({status}): {text}")
+        return Refused(f"refused ({status}): {text}")
+
+    def _hopeless(self, status: int, text: str, about: str) -> TeacherError | None:
+        """What would befall every other request too."""
         if status in (401, 403):
             return TeacherError(
                 f"{self.endpoint} refused the key ({status}): put a valid one into {KEYS[self.teacher]}, then run again"
@@ -128,11 +147,12 @@ class ApiClient:
                 f"{self.endpoint} knows no {about}, or is no such service (404): look at the name, the key's account "
                 "and the base URL"
             )
-        if status in LATER or status >= 500:
-            return Transient(f"{self.endpoint} answered {status}", retry_after(headers))
-        if TOO_LONG.search(text):
-            return Refused(f"the question does not fit into the model's context ({status}): {text}")
-        return Refused(f"refused ({status}): {text}")
+        if status in (400, 422) and NO_TEMPERATURE.search(text):
+            return TeacherError(
+                f"{self.endpoint} does not take this temperature for {about} ({text}): run with --temperature unset "
+                "(in a recipe temperature: unset), which sends none; its replies are not greedy then"
+            )
+        return None
 
 
 def retry_after(headers: dict[str, str], now: Callable[[], float] = time.time) -> float | None:
@@ -149,12 +169,8 @@ def retry_after(headers: dict[str, str], now: Callable[[], float] = time.time) -
 def openai_body(ask: Ask) -> dict[str, Any]:
     """OpenAI's own service wants `max_completion_tokens`; others may know `max_tokens` alone."""
     limit = "max_completion_tokens" if ask.endpoint == HOSTS["openai"] else "max_tokens"
-    return {
-        "model": ask.model,
-        "messages": list(ask.messages),
-        "temperature": ask.temperature,
-        limit: ask.max_new_tokens,
-    }
+    heat = {} if ask.temperature is None else {"temperature": ask.temperature}
+    return {"model": ask.model, "messages": list(ask.messages), **heat, limit: ask.max_new_tokens}
 
 
 def anthropic_body(ask: Ask) -> dict[str, Any]:
@@ -163,6 +179,10 @@ def anthropic_body(ask: Ask) -> dict[str, Any]:
     heat = {} if ask.temperature is None else {"temperature": ask.temperature}
     body = {"model": ask.model, "messages": chat, "max_tokens": ask.max_new_tokens, **heat}
     return {**body, "system": system} if system else body
+
+
+def headers_of(ask: Ask) -> dict[str, str]:
+    return WITH_TEMPERATURE if ask.teacher == "anthropic" and ask.temperature is not None else {}
 
 
 BODIES: dict[str, Callable[[Ask], dict[str, Any]]] = {"openai": openai_body, "anthropic": anthropic_body}
