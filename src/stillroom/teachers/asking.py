@@ -7,7 +7,7 @@ comes out depends on the journal alone, and a run that was killed ends as one th
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -36,12 +36,19 @@ class AskConfig(Config):
     samples: int = Field(1, ge=1)
     """Replies a question."""
     max_new_tokens: int = Field(512, ge=1)
-    temperature: Annotated[float, Field(ge=0)] | Literal["unset"] | None = None
+    temperature: float | str | None = None
     """None: greedy for one sample, 0.2 for several. `unset` sends none, for models that refuse any."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _is_temperature(cls, value: float | str | None) -> float | str | None:
+        if value != "unset" and (isinstance(value, str) or (value is not None and value < 0)):
+            raise PydanticCustomError("temperature", "expected a number from 0 on, or unset to send none")
+        return value
 
     @property
     def heat(self) -> float | None:
-        if self.temperature == "unset":
+        if isinstance(self.temperature, str):
             return None
         return self.temperature if self.temperature is not None else SAMPLING if self.samples > 1 else 0.0
 
@@ -93,7 +100,7 @@ class LocalConfig(AskConfig):
     @classmethod
     def _is_set(cls, value: float | str | None) -> float | str | None:
         if value == "unset":
-            raise ValueError("a local model has no temperature of its own: leave it out for greedy decoding")
+            raise PydanticCustomError("temperature", "a local model has none of its own: leave it out to be greedy")
         return value
 
 

@@ -40,6 +40,7 @@ def endpoint_of(teacher: str, base_url: str | None) -> str:
     url = (base_url or HOSTS[teacher]).rstrip("/")
     try:
         parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and url.isprintable()
         holds_secret = bool(parts.username or parts.password or parts.query or parts.fragment)
     except ValueError:
         raise UsageError("the base URL is no address: expected something like http://127.0.0.1:8000/v1") from None
@@ -48,7 +49,7 @@ def endpoint_of(teacher: str, base_url: str | None) -> str:
             "the base URL holds a user, a password or a query: addresses are recorded, keys must not be; "
             f"set {KEYS[teacher]}"
         )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_address or " " in url:
         raise UsageError("the base URL is no address: expected something like http://127.0.0.1:8000/v1")
     return url
 
@@ -56,6 +57,10 @@ def endpoint_of(teacher: str, base_url: str | None) -> str:
 def key_of(teacher: str, endpoint: str) -> str:
     """The key from the environment; a server that is not the provider's may need none."""
     key = os.environ.get(KEYS[teacher], "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise TeacherError(
+            f"{KEYS[teacher]} holds a space, a line break or a letter that no key has: export the key anew, alone"
+        )
     if not key and endpoint == HOSTS[teacher]:
         raise TeacherError(f"{KEYS[teacher]} is not set: export the key of your account in it, then run again")
     return key or "none"
@@ -81,10 +86,15 @@ class ApiClient:
         self._http_error = library("httpx2").HTTPError
         self._key = key_of(teacher, endpoint)
         make = self.library.AsyncOpenAI if teacher == "openai" else self.library.AsyncAnthropic
-        self._pools = [
-            make(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
-            for _ in range(-(-concurrency // POOL))
-        ]
+        try:
+            self._pools = [
+                make(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
+                for _ in range(-(-concurrency // POOL))
+            ]
+        except (ValueError, library("httpx2").InvalidURL) as error:
+            raise TeacherError(
+                f"no connection can be set up ({self.scrub(str(error))}): look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
+            ) from None
         self._turn = itertools.cycle(self._pools)
         self.api: Any = self._pools[0]
 
@@ -188,6 +198,11 @@ def headers_of(ask: Ask) -> dict[str, str]:
 BODIES: dict[str, Callable[[Ask], dict[str, Any]]] = {"openai": openai_body, "anthropic": anthropic_body}
 
 
+def whole(text: str) -> str:
+    """The text with `?` for halves of characters, which no file can hold: a length limit may cut one in two."""
+    return text.encode(errors="replace").decode()
+
+
 def read_reply(teacher: str, message: Any) -> Reply:
     """The library's message, or the same as plain data. Raises `Transient` where it lacks what a reply has."""
     data = message if isinstance(message, dict) else message.model_dump() if hasattr(message, "model_dump") else {}
@@ -197,11 +212,10 @@ def read_reply(teacher: str, message: Any) -> Reply:
             choice = data["choices"][0]
             text = choice["message"].get("content") or choice["message"].get("refusal") or ""
             tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-            return Reply(text, choice.get("finish_reason") or "stop", *tokens)
+            return Reply(whole(text), choice.get("finish_reason") or "stop", *tokens)
         text = "".join(block["text"] for block in data["content"] if block.get("type") == "text")
         reason = data.get("stop_reason") or "stop"
-        return Reply(
-            text, FINISHES.get(reason, reason), usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
-        )
+        tokens = usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
+        return Reply(whole(text), FINISHES.get(reason, reason), *tokens)
     except (KeyError, IndexError, TypeError, AttributeError):
         raise Transient("the reply is not in the form that the provider documents", billed=True) from None

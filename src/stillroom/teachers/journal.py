@@ -58,15 +58,20 @@ class Journal:
     """Opened by one process per teacher, model and endpoint at a time (`sole`); read by any."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._writer, self._reader = self._connect(), self._connect()
             self._writer.execute(f"PRAGMA journal_mode={'WAL' if on_local_disk(path) else 'DELETE'}")
             self._writer.execute("PRAGMA synchronous=FULL")
             self._writer.executescript(SCHEMA)
-        except sqlite3.Error as error:
-            raise StoreError(f"{path}: the journal cannot be opened ({error}); move it away, or mend it") from None
+            self.find("")
+            # deletes nothing: a journal that cannot be written is found out before anything is paid for
+            self._transaction([("DELETE FROM batches WHERE token = ?", [("",)])])
+        except (OSError, sqlite3.Error) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise _cannot_read(path, error) from None
         self._thread = ThreadPoolExecutor(1, "journal")
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -76,6 +81,8 @@ class Journal:
 
     def close(self) -> None:
         self._thread.shutdown()
+        if self._waiting:  # replies that came in when the run was stopped at once
+            self._write([row for row, _ in self._waiting])
         self._reader.close()
         self._writer.close()
 
@@ -87,7 +94,10 @@ class Journal:
 
     def find(self, key: str) -> Row | None:
         query = "SELECT status, text, finish, reason, input_tokens, output_tokens, batch FROM requests WHERE key = ?"
-        row = self._reader.execute(query, (key,)).fetchone()
+        try:
+            row = self._reader.execute(query, (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise _cannot_read(self.path, error) from None
         if row is None:
             return None
         status, text, finish, reason, read, written, batch = row
@@ -111,7 +121,7 @@ class Journal:
                 except Exception as error:
                     for _, future in block:
                         if not future.done():
-                            future.set_exception(_cannot_write(self.path, error))
+                            future.set_exception(error)
                 else:
                     for _, future in block:
                         if not future.done():
@@ -121,51 +131,51 @@ class Journal:
 
     def write(self, rows: Iterable[tuple[Ask, Reply | None, str]]) -> None:
         """Many rows in one transaction, for those who do not wait on a network."""
-        try:
-            self._write([_row(ask, reply, reason, False) for ask, reply, reason in rows])
-        except sqlite3.Error as error:
-            raise _cannot_write(self.path, error) from None
+        self._write([_row(ask, reply, reason, False) for ask, reply, reason in rows])
 
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         """A reply takes the place of a failure; nothing takes the place of a reply."""
-        self._transaction(
+        statement = (
             f"INSERT INTO requests VALUES ({','.join('?' * 15)}) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608
             " status=excluded.status,"
             " text=excluded.text, finish=excluded.finish, reason=excluded.reason, input_tokens=excluded.input_tokens,"
             " output_tokens=excluded.output_tokens, batch=excluded.batch, at=excluded.at"
-            " WHERE requests.status='failed'",
-            rows,
+            " WHERE requests.status='failed'"
         )
+        self._transaction([(statement, rows)])
 
-    def _transaction(self, statement: str, rows: Iterable[tuple[Any, ...]]) -> None:
-        self._writer.execute("BEGIN IMMEDIATE")
+    def _transaction(self, statements: Iterable[tuple[str, Iterable[tuple[Any, ...]]]]) -> None:
+        """All of them, each for its rows, or none. Raises `StoreError`."""
         try:
-            self._writer.executemany(statement, rows)
-            self._writer.execute("COMMIT")
-        except BaseException:
-            self._writer.execute("ROLLBACK")
-            raise
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                for statement, rows in statements:
+                    self._writer.executemany(statement, rows)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise _cannot_write(self.path, error) from None
 
     def intend(self, teacher: str, model: str, endpoint: str, keys: list[str]) -> str:
         """Notes that a batch of these requests is about to be handed in; its token finds it again after a kill."""
         now = time.time()
         token = content_key([keys, now])
-        self._writer.execute("BEGIN IMMEDIATE")
-        self._writer.execute(
-            "INSERT INTO batches (token, teacher, model, endpoint, at) VALUES (?,?,?,?,?)",
-            (token, teacher, model, endpoint, now),
+        batch = "INSERT INTO batches (token, teacher, model, endpoint, at) VALUES (?,?,?,?,?)"
+        requests = "INSERT OR REPLACE INTO batch_requests VALUES (?,?)"
+        self._transaction(
+            [(batch, [(token, teacher, model, endpoint, now)]), (requests, [(key, token) for key in keys])]
         )
-        self._writer.executemany("INSERT OR REPLACE INTO batch_requests VALUES (?,?)", ((key, token) for key in keys))
-        self._writer.execute("COMMIT")
         return token
 
     def name_batch(self, token: str, batch: str) -> None:
-        self._writer.execute("UPDATE batches SET id = ? WHERE token = ?", (batch, token))
+        self._transaction([("UPDATE batches SET id = ? WHERE token = ?", [(batch, token)])])
 
     def close_batch(self, token: str) -> None:
         """The batch is collected, or never came to be: its requests may be asked again where no row holds them."""
-        self._transaction("DELETE FROM batch_requests WHERE token = ?", [(token,)])
-        self._writer.execute("UPDATE batches SET collected = 1 WHERE token = ?", (token,))
+        forget, close = "DELETE FROM batch_requests WHERE token = ?", "UPDATE batches SET collected = 1 WHERE token = ?"
+        self._transaction([(forget, [(token,)]), (close, [(token,)])])
 
     def open_batches(self, teacher: str, model: str, endpoint: str) -> list[Batch]:
         query = (
@@ -211,6 +221,13 @@ def _row(ask: Ask, reply: Reply | None, reason: str, batch: bool) -> tuple[Any, 
         json.dumps(ask.parameters(), sort_keys=True), ask.sample, RECORDED if reply else FAILED, said.text, said.finish,
         reason, said.input_tokens, said.output_tokens, int(batch), time.time(),
     )  # fmt: skip
+
+
+def _cannot_read(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{path}: the journal cannot be opened ({error}); move it away, mend it, or set STILLROOM_STORE to a folder "
+        "that you may write to"
+    )
 
 
 def _cannot_write(path: Path, error: Exception) -> StoreError:

@@ -164,8 +164,9 @@ def interruptible(stop: asyncio.Event, tally: Tally) -> Iterator[None]:
     main = asyncio.current_task()
 
     def interrupt() -> None:
-        if stop.is_set() and main is not None:
+        if tally.stopped and main is not None:
             main.cancel()
+            return
         say("stopping: what is in flight is still recorded (Ctrl-C again stops at once)")
         tally.stopped = True
         stop.set()
@@ -180,6 +181,9 @@ def interruptible(stop: asyncio.Event, tally: Tally) -> Iterator[None]:
         return
     try:
         yield
+    except asyncio.CancelledError:
+        say("stopped at once: what was in flight may have been answered and is asked again, the rest is recorded")
+        raise KeyboardInterrupt from None
     finally:
         loop.remove_signal_handler(signal.SIGINT)
 

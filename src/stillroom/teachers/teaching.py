@@ -1,13 +1,15 @@
 """`stillroom teach`: questions from a file, one teacher, rationales to a file of the fields of `teacher_cot.jsonl`."""
 
 import json
+import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stillroom.errors import DataError, TeacherError, UsageError, unknown
+from stillroom.errors import DataError, StoreError, TeacherError, UsageError, unknown
 from stillroom.files import lines_atomic, numbered_lines
 from stillroom.progress import say
 from stillroom.records import Problem, Rationale
@@ -33,14 +35,28 @@ class Questions:
     limit: int | None = None
 
     def __iter__(self) -> Iterator[Problem]:
+        met: dict[int, int] = {}
         for number, line in islice(numbered_lines(self.path), self.limit):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict) or "question" not in row:
+            row = read_row(line)
+            if row is None or "question" not in row:
                 raise DataError(f"{self.path}:{number}: expected a JSON object with `question`; mend this line")
-            yield question(row, self.path, number)
+            problem = question(row, self.path, number)
+            first = met.setdefault(hash((problem.task, problem.id)), number)
+            if first != number:
+                raise DataError(
+                    f"{self.path}:{number}: the id {problem.id!r} stands in line {first} too; give each its own"
+                )
+            yield problem
+
+
+def read_row(line: str) -> dict[str, Any] | None:
+    """A JSON object that can be written again, or None."""
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()  # not so for half a character, `"\\ud800"`
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def question(row: dict[str, Any], path: Path, number: int) -> Problem:
@@ -50,6 +66,8 @@ def question(row: dict[str, Any], path: Path, number: int) -> Problem:
         problem = gsm8k(row, Notes(taught=False)) if solved else own(valid(row), Notes(taught=False))
     except (Refused, AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{path}:{number}: {error}; mend or remove this line") from None
+    if not isinstance(row.get("id"), str | int | float | None):
+        raise DataError(f"{path}:{number}: `id` is neither text nor a number; mend or remove this line")
     name = str(row.get("task") or row.get("dataset") or path.stem)
     return problem.model_copy(update={"task": name, "id": str(row.get("id") or f"{path.stem}-{number}")})
 
@@ -59,6 +77,8 @@ def parse_teacher(text: str, options: dict[str, Any]) -> Any:
     name, _, argument = text.partition(":")
     if name not in (*ARGUMENT, "human", "recorded"):
         raise UsageError(unknown("teacher", name, [*ARGUMENT, "human", "recorded"]))
+    if name == "recorded" and not argument:
+        raise UsageError("--teacher recorded: expected recorded:FILE")
     if name in ARGUMENT:
         if not argument:
             raise UsageError(f"--teacher {name}: expected {name}:{ARGUMENT[name].upper()}")
@@ -87,9 +107,11 @@ def parse_price(text: str | None) -> list[float] | None:
 
 def _number(text: str, option: str, expected: str) -> float:
     try:
-        return float(text)
+        if math.isfinite(number := float(text)):
+            return number
     except ValueError:
-        raise UsageError(f"{option} {text}: expected {expected}") from None
+        pass
+    raise UsageError(f"{option} {text}: expected {expected}")
 
 
 def show_prompt(config: AskConfig, problem: Problem) -> str:
@@ -113,8 +135,30 @@ def row_of(problem: Problem, teacher: str, granularity: int | None, format: str,
     }  # fmt: skip
 
 
+def check_output(output: Path, *sources: Path) -> None:
+    """Raises `UsageError` or `StoreError` for a file that cannot be written, before anything is asked."""
+    if output.resolve() in {source.resolve() for source in sources}:
+        raise UsageError(f"{output} is what is read: give another file with -o")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder: give a file with -o")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(output, error) from None
+    if not os.access(output.parent, os.W_OK):
+        raise _unwritable(output, PermissionError("its folder is not writable"))
+
+
+def _unwritable(output: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{output}: cannot be written ({error.strerror or error}); what was answered is in the journal: mend that, or "
+        "give another file with -o, and run again"
+    )
+
+
 def ask_and_write(config: AskConfig, questions: Questions, desk: Desk, output: Path) -> Outcome:
     """Asks, then writes what the journal holds: rationales to `output`, failures beside it."""
+    check_output(output, questions.path)
     asks = Asks.of(config, questions)
     with Journal(desk.journal) as journal:
         count = sum(1 for _ in questions)
@@ -122,7 +166,10 @@ def ask_and_write(config: AskConfig, questions: Questions, desk: Desk, output: P
             raise DataError(f"{questions.path}: no question to ask")
         tally = gather(asks, journal, desk, count * config.samples)
         conclude(tally)
-        return _write(asks, journal, output, tally, desk.limits)
+        try:
+            return _write(asks, journal, output, tally, desk.limits)
+        except OSError as error:
+            raise error if isinstance(error, StoreError) else _unwritable(output, error) from None
 
 
 def _write(asks: Asks, journal: Journal, output: Path, tally: Tally, limits: Limits) -> Outcome:
@@ -150,14 +197,21 @@ def _write(asks: Asks, journal: Journal, output: Path, tally: Tally, limits: Lim
 
 def copy_and_write(name: str, argument: str, questions: Questions, output: Path) -> Outcome:
     """The teachers that ask nobody: the people who wrote the benchmark, or a file that was written before."""
+    check_output(output, questions.path, Path(argument))
     failures = output.with_name(f"{output.stem}.failed.jsonl")
-    written = 0
-    with lines_atomic(output) as add:
-        for line in _recorded(Path(argument), questions) if name == "recorded" else _human(questions):
-            add(line)
-            written += 1
-        if not written:
-            raise DataError(f"{argument or questions.path}: holds no rationale for these questions")
+    written, taught = 0, set()
+    try:
+        with lines_atomic(output) as add:
+            for line in _recorded(Path(argument), questions) if name == "recorded" else _human(questions):
+                add(line)
+                written += 1
+                taught.add(line["id"])
+            if not written:
+                raise DataError(f"{argument or questions.path}: holds no rationale for these questions")
+    except OSError as error:
+        raise _unwritable(output, error) from None
+    if left_out := sum(1 for problem in questions if problem.id not in taught):
+        say(f"! {left_out} questions have no rationale there and are left out")
     return Outcome(written, 0, failures)
 
 
@@ -172,13 +226,17 @@ def _human(questions: Questions) -> Iterator[dict[str, Any]]:
 
 def _recorded(path: Path, questions: Questions) -> Iterator[dict[str, Any]]:
     wanted = {problem.id for problem in questions}
+    met: dict[int, int] = {}
     for number, line in numbered_lines(path):
-        try:
-            row = json.loads(line)
-            if row["id"] in wanted:
-                yield {"sample": 0, "finish": "stop", **row}
-        except (ValueError, TypeError, KeyError):
-            raise DataError(f"{path}:{number}: no rationale: expected JSON with id and cot") from None
+        row = read_row(line)
+        if row is None or not isinstance(row.get("id"), str) or not isinstance(row.get("cot"), str):
+            raise DataError(f"{path}:{number}: no rationale: expected JSON with the texts id and cot; mend this line")
+        if row["id"] in wanted:
+            said = [row.get(field) for field in ("dataset", "id", "teacher", "granularity", "format", "sample")]
+            first = met.setdefault(hash(json.dumps(said)), number)
+            if first != number:
+                raise DataError(f"{path}:{number}: the rationale of line {first} once more; remove one of them")
+            yield {"sample": 0, "finish": "stop", **row}
 
 
 def forecast(config: AskConfig, questions: Questions, desk: Desk) -> tuple[str, Estimate]:
