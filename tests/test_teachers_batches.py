@@ -15,9 +15,10 @@ import pytest
 from loopback import Loopback
 from stillroom.errors import TeacherError
 from stillroom.teachers import batches, limits
-from stillroom.teachers.asking import AnthropicConfig, Desk, OpenAIConfig
+from stillroom.teachers.asking import AnthropicConfig, Asks, Desk, OpenAIConfig
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
+from stillroom.teachers.prices import Price
 from stillroom.teachers.teaching import Outcome, Questions, ask_and_write, finish
 
 BOTH = pytest.mark.parametrize("name", ["openai", "anthropic"])
@@ -38,9 +39,11 @@ def questions(folder: Path, count: int = 6) -> Path:
     return path
 
 
-def collect(name: str, server: Loopback, folder: Path, **settings: Any) -> Outcome:
+def collect(name: str, server: Loopback, folder: Path, temperature: Any = None, **settings: Any) -> Outcome:
     url = server.openai if name == "openai" else server.anthropic
-    config = (OpenAIConfig if name == "openai" else AnthropicConfig)(model="m", base_url=url)
+    config = (OpenAIConfig if name == "openai" else AnthropicConfig)(
+        model="m", base_url=url, max_new_tokens=20, temperature=temperature
+    )
     desk = Desk(folder / "journal.sqlite", Limits(batch=True, poll_s=0.01, timeout_s=5.0, **settings))
     return ask_and_write(config, Questions(folder / "questions.jsonl"), desk, folder / "cot.jsonl")
 
@@ -182,6 +185,34 @@ def test_a_question_that_stands_twice_is_handed_in_once_and_large_batches_are_cu
         assert collect(name, server, tmp_path)[:2] == (7, 0)
         assert set(server.asked.values()) == {1}
         assert len(server.batches) > 1
+
+
+def test_what_an_open_batch_may_cost_is_held_back(tmp_path: Path) -> None:
+    questions(tmp_path)
+    price = (1.0, 1.0)
+    with Loopback() as server:
+        server.looks_needed = 99
+        with pytest.raises(KeyboardInterrupt):
+            _stopped_while_polling("openai", server, tmp_path)
+        server.looks_needed = 2
+        asks = Asks.of(
+            OpenAIConfig(model="m", base_url=server.openai, max_new_tokens=20), Questions(questions(tmp_path))
+        )
+        most = sum(Price(*price).usd(ask.most_tokens(), ask.max_new_tokens, batch=True) for ask in asks)
+        questions(tmp_path, 12)
+        with pytest.raises(TeacherError, match=r"stopped before --max-usd was passed .6 answered"):
+            collect("openai", server, tmp_path, max_usd=1.5 * most, price=price)
+        assert list(server.batches) == ["batch-0"]
+        assert collect("openai", server, tmp_path, max_usd=2.5 * most, price=price)[:2] == (12, 0)
+
+
+@pytest.mark.parametrize("temperature", [None, "unset"])
+def test_batches_carry_the_version_that_knows_a_temperature_only_with_one(temperature: Any, tmp_path: Path) -> None:
+    questions(tmp_path)
+    with Loopback() as server:
+        collect("anthropic", server, tmp_path, temperature)
+        (made,) = [head for head in server.headers if head.startswith("POST")]
+    assert ("anthropic-version: 2023-06-01" in made) == (temperature is None)
 
 
 @BOTH

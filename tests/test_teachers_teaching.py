@@ -11,14 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from loopback import OK, Loopback, completion
+from stillroom.cli import app
 from stillroom.errors import DataError, StoreError, TeacherError, UsageError
 from stillroom.teachers.asking import AnthropicConfig, Desk, LocalConfig, OpenAIConfig
 from stillroom.teachers.clients import endpoint_of, key_of, read_reply
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
-from stillroom.teachers.teaching import Questions, ask_and_write, copy_and_write, parse_teacher, parse_temperature
+from stillroom.teachers.teaching import (
+    Questions,
+    ask_and_write,
+    copy_and_write,
+    parse_teacher,
+    parse_temperature,
+    show_prompt,
+)
 
 GOOD = [{"id": f"q{i}", "question": f"What is {i}?", "answer": str(i)} for i in range(3)]
 
@@ -212,6 +221,24 @@ def test_recorded_rows_keep_fields_that_nobody_knows_and_missing_ones_are_counte
     assert "2 questions have no rationale" in capsys.readouterr().err
     with pytest.raises(UsageError, match="expected recorded:FILE"):
         parse_teacher("recorded:", {})
+
+
+def test_teachers_that_are_sent_nothing_show_no_prompt_and_keep_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLROOM_STORE", str(tmp_path))
+    path, out = written(tmp_path, lines(*GOOD)), written(tmp_path, b"kept", "cot.jsonl")
+    for option in ("--show-prompt", "--dry-run"):
+        done = CliRunner().invoke(app, ["teach", str(path), "--teacher", "human", "-o", str(out), option])
+        assert isinstance(done.exception, UsageError)
+        assert "the teacher human is sent nothing" in str(done.exception)
+    assert out.read_bytes() == b"kept"
+    with pytest.raises(DataError, match="no question to ask"):
+        show_prompt(OpenAIConfig(model="m"), Questions(written(tmp_path, b"", "empty.jsonl")))
+    with pytest.raises(UsageError, match="leave --batch out"):
+        (tmp_path / "config.json").write_text("{}")
+        local = LocalConfig(folder=str(tmp_path))
+        ask_and_write(local, Questions(path), Desk(tmp_path / "j", Limits(batch=True)), tmp_path / "local.jsonl")
 
 
 def teach(path: Path, server: Loopback, out: Path) -> "subprocess.Popen[str]":

@@ -135,9 +135,11 @@ def teach(
     asked = teaching.Questions(questions, limit)
     desk = Desk(Store(store_root()).journal, Limits.parse(pace, "teach"), device)
     if isinstance(config, tuple):
+        if prompt or dry_run:
+            raise UsageError(f"the teacher {config[0]} is sent nothing: leave --show-prompt and --dry-run out")
         teaching.finish(teaching.copy_and_write(config[0], config[1], asked, output), output)
     elif prompt:
-        emit(teaching.show_prompt(config, next(iter(asked))))
+        emit(teaching.show_prompt(config, asked))
     elif dry_run:
         emit(teaching.forecast(config, asked, desk)[0])
     else:

@@ -187,6 +187,8 @@ def estimate(asks: Asks, journal: Journal, limits: Limits) -> Estimate:
 
 def gather(asks: Asks, journal: Journal, desk: Desk, total: int) -> Tally:
     """Sends what the journal does not hold. Raises `TeacherError` where nobody can be asked."""
+    if desk.limits.batch and isinstance(asks.config, LocalConfig):
+        raise UsageError("a local model has no batch interface: leave --batch out")
     with journal.sole(*asks.who):
         if isinstance(asks.config, LocalConfig):
             return local.answer_all(asks.config, asks, journal, desk.device, desk.limits.retry_failed)

@@ -114,7 +114,11 @@ def _number(text: str, option: str, expected: str) -> float:
     raise UsageError(f"{option} {text}: expected {expected}")
 
 
-def show_prompt(config: AskConfig, problem: Problem) -> str:
+def show_prompt(config: AskConfig, questions: Questions) -> str:
+    """What is sent about the first question."""
+    problem = next(iter(questions), None)
+    if problem is None:
+        raise DataError(f"{questions.path}: no question to ask")
     chat = prompts.messages(problem, config.granularity, config.format)
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in chat)
 
