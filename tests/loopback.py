@@ -49,6 +49,8 @@ class Loopback:
         self.batches: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
         self.looks_needed = 2
+        self.cut = 0
+        """So many times the results of a batch are cut off in the middle."""
         self.end: Callable[[dict[str, Any], list[dict[str, Any]]], Any] = lambda shown, rows: None
         """Changes how a batch ends: what is shown of it, and its result rows."""
         self.at_work = self.most_at_work = 0
@@ -114,6 +116,11 @@ class Loopback:
             return await self._complete(path, head, json.loads(raw), writer)
         found = self.batch_route(method, path.partition("?")[0], raw)
         content = found if isinstance(found, bytes) else json.dumps(found).encode()
+        if self.cut and isinstance(found, bytes):
+            self.cut -= 1
+            writer.write(http(200, content)[: -len(content) // 2])
+            await writer.drain()
+            return False
         writer.write(http(200 if found is not None else 404, content))
         await writer.drain()
         return True

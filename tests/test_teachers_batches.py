@@ -137,6 +137,29 @@ def test_a_batch_of_which_nothing_is_answered_is_told_and_kept(name: str, tmp_pa
         assert collect(name, server, tmp_path, retry_failed=True)[:2] == (6, 0)
 
 
+@BOTH
+def test_a_request_of_which_the_results_say_nothing_is_handed_in_again(name: str, tmp_path: Path) -> None:
+    questions(tmp_path)
+    with Loopback() as server:
+        server.end = lambda shown, rows: rows.pop(2)
+        assert collect(name, server, tmp_path)[:2] == (5, 1)
+        assert "says nothing of it" in failures(tmp_path)["q2"]
+        server.end = lambda shown, rows: None
+        assert collect(name, server, tmp_path)[:2] == (6, 0)
+        assert sum(server.asked.values()) == 7
+
+
+@BOTH
+def test_results_that_are_cut_off_are_fetched_again(name: str, tmp_path: Path) -> None:
+    questions(tmp_path)
+    with Loopback() as server:
+        server.cut = 2
+        assert collect(name, server, tmp_path)[:2] == (6, 0)
+        assert server.cut == 0
+        assert set(server.asked.values()) == {1}
+    assert journal(tmp_path) == {"recorded": 6}
+
+
 def test_a_batch_refused_for_want_of_room_is_handed_in_again(tmp_path: Path) -> None:
     questions(tmp_path)
 

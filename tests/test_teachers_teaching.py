@@ -1,5 +1,6 @@
 """`stillroom teach` with broken files, addresses, keys and journals: one sentence each, before anything is asked."""
 
+import asyncio
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from stillroom.teachers.asking import AnthropicConfig, Desk, LocalConfig, OpenAI
 from stillroom.teachers.clients import endpoint_of, key_of, read_reply
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
+from stillroom.teachers.requests import Ask, Reply
 from stillroom.teachers.teaching import (
     Questions,
     ask_and_write,
@@ -250,6 +252,31 @@ def teach(path: Path, server: Loopback, out: Path) -> "subprocess.Popen[str]":
 
 def many(folder: Path, count: int) -> Path:
     return written(folder, lines(*({"id": f"q{i}", "question": f"What is {i}?", "answer": "1"} for i in range(count))))
+
+
+def test_a_question_that_stands_twice_is_asked_once(tmp_path: Path) -> None:
+    path = written(tmp_path, lines(*({"id": f"q{i}", "question": "What is 1?", "answer": "1"} for i in range(6))))
+    with Loopback(delay=0.05) as server:
+        config = OpenAIConfig(model="m", base_url=server.openai)
+        assert ask_and_write(config, Questions(path), Desk(tmp_path / "j"), tmp_path / "cot.jsonl")[:2] == (6, 0)
+    assert sum(server.asked.values()) == 1
+
+
+def test_replies_that_came_in_when_a_run_was_stopped_at_once_are_written(tmp_path: Path) -> None:
+    ask = Ask("openai", "m", "e", ({"role": "user", "content": "x"},), 1, 0.0, 0)
+    reply = Reply("said", "stop", 1, 1)
+
+    async def stopped(journal: Journal) -> "asyncio.Task[None]":
+        recording = asyncio.create_task(journal.record(ask, reply))
+        await asyncio.sleep(0)
+        return recording
+
+    with Journal(tmp_path / "j") as journal:
+        assert asyncio.run(stopped(journal)).cancelled()
+        assert journal.find(ask.key()) is None
+    with Journal(tmp_path / "j") as journal:
+        assert (row := journal.find(ask.key())) is not None
+        assert row.reply == reply
 
 
 def test_two_processes_on_one_journal_ask_nothing_twice(tmp_path: Path) -> None:
