@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -262,21 +263,31 @@ def test_a_question_that_stands_twice_is_asked_once(tmp_path: Path) -> None:
     assert sum(server.asked.values()) == 1
 
 
-def test_replies_that_came_in_when_a_run_was_stopped_at_once_are_written(tmp_path: Path) -> None:
-    ask = Ask("openai", "m", "e", ({"role": "user", "content": "x"},), 1, 0.0, 0)
+def test_replies_that_wait_for_the_disk_when_a_run_is_stopped_at_once_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = [Ask("openai", "m", "e", ({"role": "user", "content": text},), 1, 0.0, 0) for text in "ab"]
     reply = Reply("said", "stop", 1, 1)
+    busy, write = threading.Event(), Journal._write
 
-    async def stopped(journal: Journal) -> "asyncio.Task[None]":
-        recording = asyncio.create_task(journal.record(ask, reply))
+    def slow(journal: Journal, rows: Any) -> None:
+        busy.set()
+        time.sleep(0.05)
+        write(journal, rows)
+
+    async def stopped(journal: Journal) -> None:
+        tasks = [asyncio.create_task(journal.record(asks[0], reply))]
+        while not busy.is_set():
+            await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(journal.record(asks[1], reply)))
         await asyncio.sleep(0)
-        return recording
+        assert not any(task.done() for task in tasks)
 
+    monkeypatch.setattr(Journal, "_write", slow)
     with Journal(tmp_path / "j") as journal:
-        assert asyncio.run(stopped(journal)).cancelled()
-        assert journal.find(ask.key()) is None
+        asyncio.run(stopped(journal))
     with Journal(tmp_path / "j") as journal:
-        assert (row := journal.find(ask.key())) is not None
-        assert row.reply == reply
+        assert all((row := journal.find(ask.key())) is not None and row.reply == reply for ask in asks)
 
 
 def test_two_processes_on_one_journal_ask_nothing_twice(tmp_path: Path) -> None:
