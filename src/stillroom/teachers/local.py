@@ -74,7 +74,7 @@ class Speaker:
         sampling = Sampling(first.temperature, int(first.key()[:8], 16)) if first.temperature else None
         done = frozenset(place for place, i in enumerate(fits) if i in skip)
         batches = decode_all(
-            self.model, [prompts[i] for i in fits], first.max_new_tokens, pad, end, self.batch_size, done, sampling
+            self.model, [prompts[i] for i in fits], first.max_new_tokens, pad, [end], self.batch_size, done, sampling
         )
         for batch in batches if fits else ():
             fresh = [(fits[place], completion) for place, completion in batch.items() if place not in done]
@@ -94,12 +94,10 @@ class Speaker:
 
 def _four_bit() -> Any:
     try:
-        import bitsandbytes  # type: ignore[import-not-found] # noqa: F401
+        import bitsandbytes  # noqa: F401
     except ImportError:
         raise TeacherError("4-bit loading needs bitsandbytes: pip install 'stillroom[gpu]'") from None
     import torch
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
