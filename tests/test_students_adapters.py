@@ -173,11 +173,12 @@ def test_a_4_bit_model_learns_through_its_adapter(name: str, folders: dict[str, 
     assert torch.equal(logits(with_adapter(four_bit(folders[name]), tmp_path)), learned)
 
 
+@pytest.mark.parametrize("grown", [False, True])
 @pytest.mark.parametrize("name", FOUR_BIT)
-def test_a_4_bit_model_merges_into_the_values_that_it_holds(name: str, folders: dict[str, Path]) -> None:
+def test_a_4_bit_model_merges_into_the_values_that_it_holds(name: str, grown: bool, folders: dict[str, Path]) -> None:
     from bitsandbytes.nn import Linear4bit
 
-    model = attach(four_bit(folders[name]), QLORA, grown=False)
+    model = attach(four_bit(folders[name]), QLORA, grown)
     train(model)
     for module in model.modules():
         if isinstance(module, Linear4bit):
@@ -190,6 +191,7 @@ def test_a_4_bit_model_merges_into_the_values_that_it_holds(name: str, folders: 
         (k, v.shape) for k, v in tiny(name).state_dict().items()
     }
     assert (logits(plain) - learned).abs().max() < 1e-5
+    assert (plain.get_output_embeddings().weight is plain.get_input_embeddings().weight) == (name in TIED)
 
 
 def test_norms_stay_in_float32_beside_4_bits(folders: dict[str, Path]) -> None:

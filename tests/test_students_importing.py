@@ -280,3 +280,8 @@ def test_a_target_that_exists_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="out exists; remove it"):
         import_folder(pickled(tmp_path / "source"), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_of_safetensors_needs_no_import(tmp_path: Path) -> None:
+    tiny("llama").save_pretrained(tmp_path / "source")
+    refused(tmp_path / "source", "holds safetensors already; use the folder as it is")

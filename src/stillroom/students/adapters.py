@@ -52,7 +52,7 @@ def targets(model: PreTrainedModel) -> list[str]:
     one, or GPT-2's `Conv1D`). The output head, and whatever shares its weight with the embeddings, stays out. Raises
     `UsageError` where nothing is left.
     """
-    fixed = {id(layer.weight) for layer in _embeddings(model)}
+    fixed = {id(layer.weight) for layer in ends(model)}
     blocks = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
     found = [
         name
@@ -101,7 +101,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, grown: bool) -> "PreTr
         wrapped = get_peft_model(model, settings)
     assert isinstance(wrapped, PeftModel)
     settings.base_model_name_or_path = ""  # a path of this machine has no business in a result
-    for layer in _embeddings(model) if grown else ():
+    for layer in ends(model) if grown else ():
         layer.weight.requires_grad_(True)
     return wrapped
 
@@ -117,7 +117,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 def save_adapter(model: "PeftModel", folder: Path) -> None:
     """Write the adapter, with embeddings and head where they were trained, as peft's safetensors folder."""
-    grown = any(layer.weight.requires_grad for layer in _embeddings(_base(model)))
+    grown = any(layer.weight.requires_grad for layer in ends(_base(model)))
     model.save_pretrained(str(folder), save_embedding_layers=grown)
     (folder / "README.md").unlink()  # a form without a word about this adapter
     settings = json.loads((folder / "adapter_config.json").read_text())
@@ -241,7 +241,7 @@ def keep_packing(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _embeddings(model: PreTrainedModel) -> list[nn.Module]:
+def ends(model: PreTrainedModel) -> list[nn.Module]:
     """The token embeddings and, where there is one, the output head; one weight may serve both."""
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     return [layer for layer in (model.get_input_embeddings(), head) if layer is not None]

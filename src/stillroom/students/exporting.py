@@ -93,8 +93,8 @@ def _compare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder:
     difference = float((_logits(model, ids) - _logits(again, ids)).abs().max())
     if not difference <= TOLERANCE:  # NaN is no agreement
         raise StoreError(
-            f"{target} was not written: reloaded, its logits differ by {difference:.2g}, {TOLERANCE:.0e} is allowed. "
-            "The model holds what its class does not save: merge adapters, undo changes to layers and buffers"
+            f"{target} was not written: reloaded, its logits differ by {difference:.2g}, where {TOLERANCE:.0e} is "
+            "allowed. The model holds what its class does not save: merge adapters, undo changes to layers and buffers"
         )
 
 

@@ -47,6 +47,8 @@ def import_folder(source: Path, target: Path) -> None:
     """
     if target.exists():
         raise DataError(f"{target} exists; remove it, or import into another folder")
+    if not (source / WEIGHTS).exists() and not (source / INDEX).exists() and any(source.glob("*.safetensors")):
+        raise DataError(f"{source}: holds safetensors already; use the folder as it is")
     config = _config(source)
     model = _model(config, _tensors(source), source)
     target.parent.mkdir(parents=True, exist_ok=True)
