@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from architectures import NAMES, TIED, config, tiny, tokens
 from stillroom.errors import UsageError
-from stillroom.students.adapters import AdapterConfig, attach, quantisation
+from stillroom.quantised import four_bits
+from stillroom.students.adapters import AdapterConfig, attach
 from stillroom.students.memory import Estimate, Shape, estimate, shape_of, smallest_gpu
 
 FULL, LORA, QLORA = (AdapterConfig(name=name, dropout=0.0) for name in ("full", "lora", "qlora"))
@@ -180,7 +181,7 @@ def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block() -> None:
 def test_4_bit_weights_take_what_is_told(tmp_path: Any) -> None:
     wide = {"hidden_size": 256, "intermediate_size": 512}
     tiny("llama", **wide).save_pretrained(tmp_path)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=quantisation(), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=four_bits("cpu"), dtype=torch.float32)
     states = [p.quant_state for p in model.parameters() if p.dtype == torch.uint8]
     scales = sum(state.absmax.nbytes + state.state2.absmax.nbytes for state in states)
     shape = shape_of(config("llama", **wide))

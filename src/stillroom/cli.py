@@ -98,11 +98,16 @@ def teach(
     limit: Annotated[int | None, typer.Option("-n", "--limit", min=1, help="The first N questions only.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Replies a question.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
-    temperature: Annotated[float | None, typer.Option(help="Greedy for one sample, 0.2 for several.")] = None,
+    temperature: Annotated[
+        str | None, typer.Option(help="Greedy for one sample, 0.2 for several; `unset` sends none.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at once.")] = 8,
     requests_per_minute: Annotated[float | None, typer.Option()] = None,
     tokens_per_minute: Annotated[float | None, typer.Option()] = None,
     max_usd: Annotated[float | None, typer.Option(help="Stop before these requests have cost more.")] = None,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="US dollars a million input and output tokens.")
+    ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Use the provider's batch interface.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for one reply.")] = 120.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed for good.")] = False,
@@ -123,11 +128,12 @@ def teach(
 
     options = {
         "base_url": base_url, "granularity": granularity, "format": format, "samples": samples,
-        "max_new_tokens": max_new_tokens, "temperature": temperature,
+        "max_new_tokens": max_new_tokens, "temperature": teaching.parse_temperature(temperature),
     }  # fmt: skip
     pace = {
         "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute,
-        "max_usd": max_usd, "batch": batch, "timeout_s": timeout, "retry_failed": retry_failed,
+        "max_usd": max_usd, "price": teaching.parse_price(price), "batch": batch, "timeout_s": timeout,
+        "retry_failed": retry_failed,
     }  # fmt: skip
     config = teaching.parse_teacher(teacher, options)
     asked = teaching.Questions(questions, limit)

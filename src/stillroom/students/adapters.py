@@ -6,9 +6,7 @@ never by a list of names. peft and bitsandbytes are imported where they are used
 """
 
 import copy
-import importlib.util
 import json
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,18 +17,16 @@ import torch
 from accelerate import init_empty_weights
 from pydantic import Field
 from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from stillroom.config import Config
 from stillroom.errors import DataError, UsageError
 from stillroom.files import write_json
+from stillroom.quantised import keep_packing
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-# on import bitsandbytes tells that a kernel of other people's was not fetched from the hub: it is not wanted
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class AdapterConfig(Config):
@@ -74,7 +70,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, grown: bool) -> "PreTr
     `lm_head`, which GPT-2's and BLOOM's embeddings do not bear; `trainable_token_indices` wants to know which rows are
     new. One parameter that serves at both ends stays tied by itself, in training, on disk and after merging.
 
-    `qlora` expects a model loaded with `quantisation()`, and leaves all that is not 4-bit in float32, norms among it.
+    `qlora` expects a model loaded with `four_bits()`, and leaves all that is not 4-bit in float32, norms among it.
     """
     if config.name == "full":
         return model
@@ -83,7 +79,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, grown: bool) -> "PreTr
     if config.name == "qlora":
         if not _in_4_bits(model):
             raise UsageError(
-                "adapter qlora: the model is not in 4 bits; load it with quantization_config=quantisation()"
+                "adapter qlora: the model is not in 4 bits; load it with quantization_config=four_bits(device)"
             )
         keep_packing(model)
         prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)  # type: ignore[no-untyped-call]
@@ -138,28 +134,6 @@ def with_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
         keep_packing(base)
     with known_warnings():
         return PeftModel.from_pretrained(base, str(folder)).eval()
-
-
-def quantisation() -> BitsAndBytesConfig:
-    """How QLoRA holds weights: 4-bit NormalFloat, its scales quantised once more, products in bfloat16."""
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-
-
-def refuse_unquantisable(device: torch.device | str) -> None:
-    """Raise `UsageError` where 4-bit weights cannot be had: no bitsandbytes, or a device that it does not know."""
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("adapter qlora needs bitsandbytes: pip install 'stillroom[gpu]', or choose adapter name=lora")
-    import bitsandbytes
-
-    kind = torch.device(device).type
-    known = sorted(bitsandbytes.supported_torch_devices)
-    if kind not in known:
-        raise UsageError(f"adapter qlora: no 4-bit weights on device {kind!r}, only on {', '.join(known)}; try lora")
 
 
 def merged(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
@@ -220,25 +194,6 @@ def known_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
-
-
-def keep_packing(model: PreTrainedModel) -> None:
-    """Keep a 4-bit model's weights as they were quantised.
-
-    On CPUs with AVX-512 BF16, bitsandbytes packs a weight anew when it is first used in evaluation, and rounds its
-    scales to bfloat16 for good: the model that is asked would differ from the one that was trained. Raises `UsageError`
-    where that has happened.
-    """
-    from bitsandbytes.nn.modules import Linear4bit
-
-    for name, module in model.named_modules():
-        if isinstance(module, Linear4bit):
-            state = module.weight.quant_state  # type: ignore[attr-defined]
-            if getattr(state, "packing_format_for_cpu", False):
-                raise UsageError(
-                    f"{name}: this 4-bit model was asked before its adapter was attached; load it once more"
-                )
-            module.support_avx512bf16_for_cpu = False
 
 
 def ends(model: PreTrainedModel) -> list[nn.Module]:

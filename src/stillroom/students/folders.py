@@ -24,6 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from stillroom.config import Config
 from stillroom.errors import DataError
 from stillroom.files import write_json
+from stillroom.quantised import four_bits
 from stillroom.students import adapters
 from stillroom.students.prompts import Style, prompts_ids, stop_ids
 from stillroom.students.scratch import PAUSE
@@ -99,9 +100,7 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
     folder = Path(origin.source)
     if folder.is_dir():
         _refuse(folder, origin)
-    if manner.quantised:
-        adapters.refuse_unquantisable(device)
-    settings: dict[str, Any] = {"quantization_config": adapters.quantisation()} if manner.quantised else {}
+    settings: dict[str, Any] = {"quantization_config": four_bits(device)} if manner.quantised else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
             origin.source,
