@@ -89,6 +89,12 @@ def test_a_layer_that_shares_the_embeddings_weight_is_no_target() -> None:
     assert targets(model) == LLAMA
 
 
+def test_a_layer_outside_the_blocks_is_no_target() -> None:
+    model = tiny("llama")
+    model.model.project_in = nn.Linear(32, 32)
+    assert targets(model) == LLAMA
+
+
 def test_a_model_without_linear_layers_in_blocks_is_refused() -> None:
     model = tiny("llama")
     model.model.layers = nn.ModuleList()
@@ -213,6 +219,7 @@ def test_checkpointing_changes_no_gradient(config: AdapterConfig, reentrant: boo
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad})
         model.zero_grad()
         model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    assert config.name == "lora" or model.get_input_embeddings()(IDS_BT).requires_grad  # what reentrant ones begin from
     assert all(gradient.abs().max() > 0 for gradient in gradients[0].values())
     torch.testing.assert_close(gradients[1], gradients[0])
 

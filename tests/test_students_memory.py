@@ -120,6 +120,13 @@ def test_an_estimate_worked_by_hand() -> None:
     assert checked.activations == 30 * (2 * 4 * 32 + (norms + attention + gate + read) + 32 * 8)
 
 
+def test_dropout_before_an_adapter_costs_a_copy_and_a_mask_of_what_each_layer_reads() -> None:
+    shape = shape_of(config("llama"))
+    still, dropping = (estimate(shape, **{**STEP, "adapter": adapter}).activations for adapter in (LORA, DROPPING))
+    read = 6 * 32 + 64  # by each of seven layers; without dropout four tensors of 4 bytes serve them all
+    assert dropping - still == 2 * 16 * 2 * (read * (4 + 1) - 4 * (3 * 32 + 64))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("adapter", [FULL, LORA], ids=["full", "lora"])
 def test_gradients_and_moments_are_those_of_a_real_step(adapter: AdapterConfig, dtype: torch.dtype) -> None:
