@@ -104,6 +104,8 @@ def test_the_shapes_of_five_architectures() -> None:
     assert of("gemma") == (64, 16, 64, True, 1)
     assert of("bloom") == (32, 32, 128, False, 1)
     assert of("gpt2") == (32, 32, 128, False, 4)
+    assert shape_of(config("gpt2")).linears == ((32, 96), (32, 32), (32, 128), (128, 32)) * 2
+    assert shape_of(config("bloom")).linears == ((32, 96), (32, 32), (32, 128), (128, 32)) * 2
 
 
 def test_an_estimate_worked_by_hand() -> None:
@@ -194,6 +196,8 @@ def test_4_bit_weights_take_what_is_told(tmp_path: Any) -> None:
     adapter = AdapterConfig(name="qlora", r=1)
     added = 4 * sum(inputs + outputs for inputs, outputs in shape.linears)
     unpacked = 4 * 256 * 512
+    half = estimate(shape, **{**STEP, "adapter": adapter, "dtype": torch.bfloat16}).weights
+    assert estimate(shape, **{**STEP, "adapter": adapter}).weights - half == unpacked / 2  # the rest stays in float32
     said = estimate(shape, **{**STEP, "adapter": adapter}).weights - added - unpacked
     assert said == pytest.approx(sum(p.nbytes for p in model.parameters()) + scales, rel=0.001)
 
