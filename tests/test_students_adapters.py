@@ -95,6 +95,12 @@ def test_a_layer_that_shares_the_embeddings_weight_is_no_target() -> None:
     assert targets(model) == LLAMA
 
 
+def test_a_layer_outside_the_blocks_is_no_target() -> None:
+    model = tiny("llama")
+    model.model.project_in = nn.Linear(32, 32)
+    assert targets(model) == LLAMA
+
+
 def test_a_model_without_linear_layers_in_blocks_is_refused() -> None:
     model = tiny("llama")
     model.model.layers = nn.ModuleList()
@@ -200,10 +206,11 @@ def test_a_4_bit_model_merges_into_the_values_that_it_holds(name: str, grown: bo
     assert (plain.get_output_embeddings().weight is plain.get_input_embeddings().weight) == (name in TIED)
 
 
-def test_norms_stay_in_float32_beside_4_bits(folders: dict[str, Path]) -> None:
+def test_beside_4_bits_norms_are_in_float32_and_inputs_want_gradients(folders: dict[str, Path]) -> None:
     base = four_bit(folders["llama"]).bfloat16()
     model = attach(base, QLORA, grown=False)
     assert {p.dtype for n, p in model.named_parameters() if "norm" in n} == {torch.float32}
+    assert model.get_input_embeddings()(IDS_BT).requires_grad  # from which a checkpointed first block begins
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ def test_the_shapes_of_five_architectures() -> None:
     assert of("gemma") == (64, 16, 64, True, 1)
     assert of("bloom") == (32, 32, 128, False, 1)
     assert of("gpt2") == (32, 32, 128, False, 4)
+    assert shape_of(config("gpt2")).linears == ((32, 96), (32, 32), (32, 128), (128, 32)) * 2
+    assert shape_of(config("bloom")).linears == ((32, 96), (32, 32), (32, 128), (128, 32)) * 2
 
 
 def test_an_estimate_worked_by_hand() -> None:
@@ -119,6 +121,13 @@ def test_an_estimate_worked_by_hand() -> None:
     assert eager.activations - said.activations == 30 * 2 * (4 * 10 * 4)  # 4 heads, each 10 probabilities a token
     checked = estimate(shape, FULL, torch.float32, 3, 10, True, "sdpa")
     assert checked.activations == 30 * (2 * 4 * 32 + (norms + attention + gate + read) + 32 * 8)
+
+
+def test_dropout_before_an_adapter_costs_a_copy_and_a_mask_of_what_each_layer_reads() -> None:
+    shape = shape_of(config("llama"))
+    still, dropping = (estimate(shape, **{**STEP, "adapter": adapter}).activations for adapter in (LORA, DROPPING))
+    read = 6 * 32 + 64  # by each of seven layers; without dropout four tensors of 4 bytes serve them all
+    assert dropping - still == 2 * 16 * 2 * (read * (4 + 1) - 4 * (3 * 32 + 64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -188,6 +197,8 @@ def test_4_bit_weights_take_what_is_told(tmp_path: Any) -> None:
     adapter = AdapterConfig(name="qlora", r=1)
     added = 4 * sum(inputs + outputs for inputs, outputs in shape.linears)
     unpacked = 4 * 256 * 512
+    half = estimate(shape, **{**STEP, "adapter": adapter, "dtype": torch.bfloat16}).weights
+    assert estimate(shape, **{**STEP, "adapter": adapter}).weights - half == unpacked / 2  # the rest stays in float32
     said = estimate(shape, **{**STEP, "adapter": adapter}).weights - added - unpacked
     assert said == pytest.approx(sum(p.nbytes for p in model.parameters()) + scales, rel=0.001)
 
