@@ -1,9 +1,12 @@
 """A question becomes the same tokens at training and at every reading: one beginning, one end, in every style."""
 
+import importlib.util
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stillroom.errors import ConfigError, DataError
 from stillroom.students.prompts import (
@@ -24,8 +27,21 @@ CASES = [
     (name, style) for name, shape in SHAPES.items() for style in get_args(Style) if style != "chat" or name != "gpt2"
 ]
 CHATS = {
-    "llama3": llama3_like, "gemma": gemma_like, "qwen2": qwen_like, "qwen3": lambda: qwen_like(QWEN3)
-}  # fmt: skip
+    "llama3": llama3_like,
+    "gemma": gemma_like,
+    "qwen2": qwen_like,
+    "qwen3": lambda: qwen_like(QWEN3),
+    **{name: lambda name=name: published(name) for name in ("llama3_2", "gemma3", "qwen2_5", "qwen3", "phi3")},
+}
+
+
+def published(name: str) -> PreTrainedTokenizerFast:
+    """A toy tokenizer with a template as its model publishes it, which TRL has a copy of."""
+    spec = importlib.util.find_spec("trl")
+    assert spec is not None and spec.origin is not None
+    template = (Path(spec.origin).parent / "chat_templates" / f"{name}.jinja").read_text()
+    specials = re.findall(r"<\|[a-z_]+\|>|</?[a-z_]+>", template)
+    return toy(["<s>", "</s>", *dict.fromkeys(specials)], template, begins=True, bos_token="<s>", eos_token="</s>")
 
 
 def spelled(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
