@@ -21,7 +21,7 @@ from stillroom.students.gkd import GkdConfig, GkdObjective, refuse_other_vocabul
 from stillroom.students.prompts import render
 from stillroom.students.scratch import PAUSE, ScratchConfig, bpe_tokenizer, scratch_model, word_tokenizer
 from stillroom.students.sft import SftObjective, encode
-from stillroom.students.tokens import add_tokens, hold
+from stillroom.students.tokens import add_tokens
 from stillroom.training import Batch, Batches, FitConfig, fit
 
 __all__ = [
@@ -86,8 +86,9 @@ def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
     home = at.parents["base"]
     base = load(home, device, quantised=config.adapter.name == "qlora")
     model, tokenizer = base.model, base.tokenizer
-    grown = add_tokens(tokenizer, [PAUSE] if config.pauses else [])
-    hold(model, tokenizer)
+    grown = bool(config.pauses) and PAUSE not in tokenizer.get_vocab()
+    if grown:
+        add_tokens(model, tokenizer, [PAUSE])
     changes: dict[str, object] = {"pauses": config.pauses, "prefix": config.prefix, "origin": None}
     if config.adapter.name != "full":
         origin = base.manner.origin or Origin(source=f"../../base/{home.name}")

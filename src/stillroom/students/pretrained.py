@@ -10,7 +10,7 @@ from stillroom.files import sha256
 from stillroom.store import Workplace
 from stillroom.students.folders import Manner, Origin, keep, open_tokenizer
 from stillroom.students.prompts import Style
-from stillroom.students.tokens import refuse_mismatch, settle_padding
+from stillroom.students.tokens import check_matches, settle_padding
 from stillroom.training import FitConfig
 
 
@@ -64,8 +64,9 @@ def make_pretrained(config: Pretrained, at: Workplace) -> None:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(f"{config.source}: the model cannot be opened: {reason}") from error
-    refuse_mismatch(tokenizer, shape.get_text_config().vocab_size, config.source)
-    settle_padding(tokenizer)
+    rows = int(shape.get_text_config().vocab_size)
+    check_matches(tokenizer, rows)
+    settle_padding(tokenizer, rows)
     source = str(Path(config.source).resolve()) if local else config.source
     found = getattr(shape, "_commit_hash", None) or config.revision
     origin = origin.model_copy(update={"source": source, "revision": None if local else found})

@@ -1,98 +1,150 @@
-"""How a question becomes a student's prompt, in the same tokens at training and at every later reading.
+"""How a question becomes token ids, identically at training and at every later reading. The style is saved with the
+student.
 
-The style is saved with the student. A prompt and a completion are tokenised apart, so that what a student is asked is
-by construction what stood before its lesson's completion.
+Prompt and completion are tokenised apart, so what a student is asked is by construction the beginning of what it was
+taught. Nothing here depends on the day: templates that write today's date are given a fixed one.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from stillroom.errors import ConfigError
+from stillroom.errors import ConfigError, DataError
 
 Style = Literal["plain", "chat", "alpaca", "llama3", "gemma"]
-STYLES: dict[str, tuple[str, str | None]] = {
-    "plain": ("{question}\n", None),
-    "alpaca": (
-        "Below is an instruction that describes a task. Write a response that appropriately completes the request."
-        "\n\n### Instruction:\n{question}\n\n### Response:\n",
-        None,
+
+
+class Format(NamedTuple):
+    """A style that is written out: the text around the question, and the token that ends the answer's turn, if any."""
+
+    prompt: str
+    end: str | None = None
+
+
+FORMATS: dict[str, Format] = {
+    "plain": Format("{question}\n"),
+    "alpaca": Format(
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\n{question}\n\n### Response:"
     ),
-    "llama3": (
+    "llama3": Format(
         "<|start_header_id|>user<|end_header_id|>\n\n{question}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
         "<|eot_id|>",
     ),
-    "gemma": ("<start_of_turn>user\n{question}<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"),
+    "gemma": Format("<start_of_turn>user\n{question}<end_of_turn>\n<start_of_turn>model\n", "<end_of_turn>"),
 }
-"""Around the question, and the token that ends the answer's turn where it is not the end of the text. `chat` is the
-tokenizer's own template."""
-MARK = "\u241e"
-"""Stands for a text in a template, to find what follows it."""
+"""For any tokenizer: a special token that its vocabulary does not hold is read as the text that it is.
+
+Sources: `prompt_no_input` of tatsu-lab/stanford_alpaca; the prompt formats of the model cards of Llama 3 and Gemma.
+"""
+FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
+"""Stands before a template that asks for the date; it is the one Llama 3.2's own template falls back to."""
+_OTHERS = f"choose one of {', '.join(FORMATS)}"
+ANSWER = "xyzzy"
+"""Stands for an answer, to find what a template writes after one."""
 
 
-def render(question: str, style: str, tokenizer: PreTrainedTokenizerBase | None = None) -> str:
-    """The prompt's text; an empty question (a lesson that is all completion) stays empty."""
-    if not question:
-        return ""
-    if style != "chat":
-        return STYLES[style][0].replace("{question}", question)
-    assert tokenizer is not None, "the chat template is the tokenizer's"
-    return _chat([{"role": "user", "content": question}], tokenizer, ask=True)
+def render(question: str, style: str) -> str:
+    """The prompt's text in a style of `FORMATS`; an empty question (a lesson that is all completion) stays empty."""
+    return FORMATS[style].prompt.replace("{question}", question) if question else ""
 
 
-def _chat(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, ask: bool) -> str:
-    if not tokenizer.chat_template:
-        raise ConfigError(f"style chat: this tokenizer has no chat template; choose one of {', '.join(sorted(STYLES))}")
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
+def prompt_ids(question: str, style: Style, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens after which the student answers, see `prompts_ids`."""
+    return prompts_ids([question], style, tokenizer)[0]
 
 
 def prompts_ids(questions: Sequence[str], style: Style, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """For each question the tokens after which the student answers, with a beginning-of-text token where one is wanted.
+    """For each question the tokens after which the student answers.
 
-    A tokenizer that puts that token before a text of its own accord wants it; a template may have written it already.
+    The beginning-of-text token stands first exactly once where the tokenizer wants it, whether the template writes it
+    or not, and before an empty question too. `chat` is the tokenizer's own template, with its block of hidden thinking
+    closed where it has that switch. Raises `ConfigError` where a tokenizer has no template, or one that drops text.
     """
-    _refuse_unknown_ends(style, tokenizer)
-    texts = [render(question, style, tokenizer) for question in questions]
-    rows = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    begin = [tokenizer.bos_token_id] if wants_begin(tokenizer) else []
-    return [row if row[:1] == begin else begin + row for row in rows]
+    if style == "chat":
+        texts = _asked_in_chat(questions, tokenizer)
+    else:
+        texts = [render(question, style) for question in questions]
+    begin = _begin(tokenizer)
+    return [row if row[:1] == begin else begin + row for row in _tokens(texts, tokenizer)]
 
 
-def wants_begin(tokenizer: PreTrainedTokenizerBase) -> bool:
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+def completion_ids(completion: str, style: Style, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The completion's tokens and the token that ends the turn, see `completions_ids`."""
+    return completions_ids([completion], style, tokenizer)[0]
 
 
 def completions_ids(completions: Sequence[str], style: Style, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The completions' tokens, each with the token that ends the student's turn."""
-    rows = tokenizer(list(completions), add_special_tokens=False)["input_ids"] if completions else []
+    """For each completion its tokens and then the first of `stop_ids`, all of which a student learns."""
     end = stop_ids(style, tokenizer)[0]
-    return [[*row, end] for row in rows]
+    return [[*row, end] for row in _tokens(completions, tokenizer)]
 
 
 def stop_ids(style: Style, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens at which an answer ends: the end of the turn first, the end of the text among them."""
-    end = int(tokenizer.eos_token_id)
-    turn = _turn_of_chat(tokenizer) if style == "chat" else STYLES[style][1]
-    return tuple(dict.fromkeys([end if turn is None else _id(turn, tokenizer), end]))
+    """The tokens at which an answer ends: the end of the turn first, then the end of the text if that is another.
+
+    A style whose end of turn the vocabulary does not hold ends at the end of the text. Raises `DataError` for a
+    tokenizer without one.
+    """
+    eos = tokenizer.eos_token_id
+    if eos is None:
+        raise DataError("the tokenizer has no end-of-text token, so no student could stop: set its eos_token")
+    turn = _end_of_chat(tokenizer) if style == "chat" else _token(FORMATS[style].end, tokenizer)
+    return tuple(dict.fromkeys([eos if turn is None else turn, eos]))
 
 
-def _turn_of_chat(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The special token that the template writes right after an answer."""
-    turns = [{"role": "user", "content": MARK}, {"role": "assistant", "content": MARK}]
-    rest = _chat(turns, tokenizer, ask=False).rpartition(MARK)[2].lstrip()
-    found = [token for token in tokenizer.all_special_tokens if rest.startswith(token)]
-    return max(found, key=len, default=None)
+def _tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+    return rows
 
 
-def _id(token: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.convert_tokens_to_ids(token))  # type: ignore[arg-type]
+def _begin(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The beginning-of-text token where the tokenizer puts it before a text of its own accord, else nothing."""
+    first: list[int] = tokenizer("a")["input_ids"][:1]
+    return first if first == [tokenizer.bos_token_id] else []
 
 
-def _refuse_unknown_ends(style: Style, tokenizer: PreTrainedTokenizerBase) -> None:
-    """A turn that is ended by a word which is no token of the vocabulary would never end."""
-    turn = None if style == "chat" else STYLES[style][1]
-    if turn is not None and turn not in tokenizer.get_vocab():
-        raise ConfigError(f"style {style}: {turn} is no token of this model's vocabulary; choose plain, alpaca or chat")
+def _asked_in_chat(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    rendered = iter(_chat([[_turn("user", question)] for question in questions if question], tokenizer, prompt=True))
+    texts = [next(rendered) if question else "" for question in questions]
+    for question, text in zip(questions, texts, strict=True):
+        if question.strip() not in text:  # a template for pictures reads no plain text, and says nothing
+            raise ConfigError(f"style chat: this tokenizer's template leaves out {question!r}; {_OTHERS}")
+    return texts
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _chat(
+    conversations: list[list[dict[str, str]]], tokenizer: PreTrainedTokenizerBase, prompt: bool = False
+) -> list[str]:
+    """Each conversation in the tokenizer's template, up to where the student is to answer if `prompt`."""
+    if not tokenizer.chat_template:
+        raise ConfigError(f"style chat: this tokenizer has no chat template; {_OTHERS}")
+    template = tokenizer.get_chat_template()
+    if "strftime_now" in template:
+        template = FIXED_DATE + template
+    if not conversations:
+        return []
+    texts: list[str] = tokenizer.apply_chat_template(  # type: ignore[assignment]
+        conversations, chat_template=template, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
+    )
+    return texts
+
+
+def _end_of_chat(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that the template writes right after an answer, if it is one of the tokenizer's added tokens."""
+    (text,) = _chat([[_turn("user", "a"), _turn("assistant", ANSWER)]], tokenizer)
+    _, found, after = text.rpartition(ANSWER)
+    (ids,) = _tokens([after.lstrip() if found else ""], tokenizer)
+    return ids[0] if ids and ids[0] in tokenizer.added_tokens_decoder else None
+
+
+def _token(token: str | None, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The id of one token; none where the vocabulary does not hold it (a tokenizer may answer with that of `<unk>`)."""
+    index = None if token is None else tokenizer.convert_tokens_to_ids(token)
+    return index if isinstance(index, int) and tokenizer.convert_ids_to_tokens(index) == token else None
