@@ -1,7 +1,6 @@
 """A model in this process: recorded batch by batch, the same whether or not it was stopped, in 4 bits if asked for."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def test_four_bits_are_nf4_and_compute_what_their_values_say(spread: Any, folder
         value = bitsandbytes.functional.dequantize_4bit(weight.data, weight.quant_state)
         before_NK = exact.get_submodule(name).weight.detach().reshape(-1, 64)  # N blocks of K values share one scale
         off_N = (value.reshape(-1, 64) - before_NK).abs().amax(1) / before_NK.abs().amax(1)
-        assert 0 < off_N.max() < 0.153  # half the widest gap between NF4's levels, -1 and -0.6962
+        assert 0 < off_N.max() < 0.16  # half the widest gap of NF4's levels, -1 and -0.6962; scales are rounded too
         x_BD = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             y_BO = torch.nn.functional.linear(x_BD.bfloat16(), value.bfloat16()).float()
@@ -103,11 +102,11 @@ def test_four_bit_answers_are_not_taken_for_exact_ones(
 
 def test_four_bits_that_cannot_be_had_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = LocalConfig(folder=str(folder), four_bit=True)
-    with monkeypatch.context() as patch, pytest.raises(TeacherError, match=r"on device 'cpu', only on cuda.*leave"):
+    with monkeypatch.context() as patch, pytest.raises(TeacherError, match=r"on device 'cpu', only on cuda; or keep"):
         patch.setattr(bitsandbytes, "supported_torch_devices", {"cuda"})
         Speaker(config, "cpu")
-    with monkeypatch.context() as patch, pytest.raises(TeacherError, match=r"pip install 'stillroom\[gpu\]', or leave"):
-        patch.setitem(sys.modules, "bitsandbytes", None)
+    with monkeypatch.context() as patch, pytest.raises(TeacherError, match=r"pip install 'stillroom\[gpu\]', or keep"):
+        patch.setattr("importlib.util.find_spec", lambda name: None)
         Speaker(config, "cpu")
 
 
@@ -116,7 +115,7 @@ def test_four_bits_of_a_width_that_bitsandbytes_misreads_are_refused(tmp_path: P
     read_NK = bitsandbytes.functional.dequantize_4bit(*bitsandbytes.functional.quantize_4bit(weights_NK))
     assert (read_NK - weights_NK).abs().max() > 0.16 * weights_NK.abs().max()  # when this fails, refuse no more
     config = LocalConfig(folder=str(saved(tmp_path, 16)), four_bit=True)
-    with pytest.raises(TeacherError, match=r"multiples of 64, and .*q_proj has 16: leave four_bit out"):
+    with pytest.raises(TeacherError, match=r"multiples of 64, and .*q_proj has 16: keep the weights whole"):
         Speaker(config, "cpu")
 
 

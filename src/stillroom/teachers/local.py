@@ -4,13 +4,12 @@ A batch is made of the same requests whether or not some are recorded: a run tha
 """
 
 import itertools
-import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import TeacherError
+from stillroom.errors import TeacherError, UsageError
 from stillroom.progress import say
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.requests import Ask, Reply
@@ -41,23 +40,26 @@ class Speaker:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from stillroom.devices import use
+        from stillroom.quantised import four_bits, keep_packing
 
         folder = str(Path(config.folder).resolve())
         chosen = use(device, os.cpu_count() or 1)
         options: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
-        if config.four_bit:
-            options = {"quantization_config": _four_bit(chosen.type), "device_map": config.device_map or {"": chosen}}
         try:
+            if config.four_bit:
+                options = {"quantization_config": four_bits(chosen), "device_map": config.device_map or {"": chosen}}
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+            if config.four_bit:
+                keep_packing(model)
+        except UsageError as error:
+            raise TeacherError(f"{folder}: four_bit: {error}") from None
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             why = " ".join(str(error).split())[:200]
             raise TeacherError(
                 f"{folder}: no model that can be loaded ({why}): give a folder that save_pretrained wrote whole"
             ) from None
         self.model = model.eval()
-        if config.four_bit:
-            _keep_packing(self.model, folder)
         if not options:
             self.model.to(chosen)
         self.batch_size = config.batch_size
@@ -82,7 +84,7 @@ class Speaker:
         sampling = Sampling(first.temperature, int(first.key()[:8], 16)) if first.temperature else None
         done = frozenset(place for place, i in enumerate(fits) if i in skip)
         batches = decode_all(
-            self.model, [prompts[i] for i in fits], first.max_new_tokens, pad, end, self.batch_size, done, sampling
+            self.model, [prompts[i] for i in fits], first.max_new_tokens, pad, [end], self.batch_size, done, sampling
         )
         for batch in batches if fits else ():
             fresh = [(fits[place], completion) for place, completion in batch.items() if place not in done]
@@ -98,42 +100,3 @@ class Speaker:
         journal.write((ask, None, reason) for ask in asks)
         tally.failed += len(asks)
         tally.last_reason = reason or tally.last_reason
-
-
-def _four_bit(kind: str) -> Any:
-    """NF4 (QLoRA, arXiv 2305.14314). Raises `TeacherError` where it cannot be had on this kind of device."""
-    # on import it tells that a kernel of other people's was not fetched from the hub: it is not wanted
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    try:
-        import bitsandbytes
-    except ImportError:
-        raise TeacherError("four_bit needs bitsandbytes: pip install 'stillroom[gpu]', or leave four_bit out") from None
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    known = sorted(bitsandbytes.supported_torch_devices)
-    if kind not in known:
-        raise TeacherError(
-            f"four_bit: no 4-bit weights on device {kind!r}, only on {', '.join(known)}: name one of these, or leave "
-            "four_bit out"
-        )
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )
-
-
-def _keep_packing(model: Any, folder: str) -> None:
-    """The same answers on every CPU: those with AVX-512 BF16 would pack the weights anew, and not those of every width.
-
-    Raises `TeacherError` for a width that does not divide into blocks: on a CPU, bitsandbytes then reads back values
-    that it did not write.
-    """
-    for name, module in model.named_modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-            block = module.weight.quant_state.blocksize
-            if module.weight.device.type == "cpu" and module.in_features % block:
-                raise TeacherError(
-                    f"{folder}: four_bit: on a CPU, widths must be multiples of {block}, and {name} has "
-                    f"{module.in_features}: leave four_bit out, or name another device"
-                )
