@@ -19,7 +19,8 @@ from stillroom.teachers import limits
 from stillroom.teachers.asking import AnthropicConfig, Desk, OpenAIConfig
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
-from stillroom.teachers.teaching import Questions, ask_and_write, finish, forecast
+from stillroom.teachers.questions import Questions
+from stillroom.teachers.teaching import ask_and_write, finish, forecast
 
 SECRET = "sk-the-secret-key"
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k_train.jsonl"

@@ -19,7 +19,8 @@ from stillroom.teachers.asking import AnthropicConfig, Asks, Desk, OpenAIConfig
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
 from stillroom.teachers.prices import Price
-from stillroom.teachers.teaching import Outcome, Questions, ask_and_write, finish
+from stillroom.teachers.questions import Questions
+from stillroom.teachers.teaching import Outcome, ask_and_write, finish
 
 BOTH = pytest.mark.parametrize("name", ["openai", "anthropic"])
 Row = dict[str, Any]

@@ -13,7 +13,8 @@ from stillroom.errors import TeacherError
 from stillroom.teachers.asking import Desk, LocalConfig
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.local import Speaker
-from stillroom.teachers.teaching import Questions, ask_and_write
+from stillroom.teachers.questions import Questions
+from stillroom.teachers.teaching import ask_and_write
 from toys import llama, tokenizer
 
 

@@ -22,9 +22,9 @@ from stillroom.teachers.asking import AnthropicConfig, Desk, LocalConfig, OpenAI
 from stillroom.teachers.clients import endpoint_of, key_of, read_reply
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
+from stillroom.teachers.questions import Questions
 from stillroom.teachers.requests import Ask, Reply
 from stillroom.teachers.teaching import (
-    Questions,
     ask_and_write,
     copy_and_write,
     parse_teacher,

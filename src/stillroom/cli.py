@@ -125,6 +125,7 @@ def teach(
     from stillroom.teachers import teaching
     from stillroom.teachers.asking import Desk
     from stillroom.teachers.limits import Limits
+    from stillroom.teachers.questions import Questions
 
     options = {
         "base_url": base_url, "granularity": granularity, "format": format, "samples": samples,
@@ -136,7 +137,7 @@ def teach(
         "retry_failed": retry_failed,
     }  # fmt: skip
     config = teaching.parse_teacher(teacher, options)
-    asked = teaching.Questions(questions, limit)
+    asked = Questions(questions, limit)
     desk = Desk(Store(store_root()).journal, Limits.parse(pace, "teach"), device)
     if isinstance(config, tuple):
         if prompt or dry_run:
