@@ -31,7 +31,10 @@ CHATS = {
     "gemma": gemma_like,
     "qwen2": qwen_like,
     "qwen3": lambda: qwen_like(QWEN3),
-    **{name: lambda name=name: published(name) for name in ("llama3_2", "gemma3", "qwen2_5", "qwen3", "phi3")},
+    "Llama 3.2": lambda: published("llama3_2"),
+    "Gemma 3": lambda: published("gemma3"),
+    "Qwen 2.5": lambda: published("qwen2_5"),
+    "Qwen 3": lambda: published("qwen3"),
 }
 
 
@@ -40,8 +43,8 @@ def published(name: str) -> PreTrainedTokenizerFast:
     spec = importlib.util.find_spec("trl")
     assert spec is not None and spec.origin is not None
     template = (Path(spec.origin).parent / "chat_templates" / f"{name}.jinja").read_text()
-    specials = re.findall(r"<\|[a-z_]+\|>|</?[a-z_]+>", template)
-    return toy(["<s>", "</s>", *dict.fromkeys(specials)], template, begins=True, bos_token="<s>", eos_token="</s>")
+    names = ["<s>", "</s>", *dict.fromkeys(re.findall(r"<\|[a-z_]+\|>|</?[a-z_]+>", template))]
+    return toy(names, template, begins="bos_token" in template, bos_token="<s>", eos_token="</s>")
 
 
 def spelled(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
