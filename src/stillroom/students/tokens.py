@@ -74,9 +74,14 @@ def add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token
     return [ids[token] for token in tokens]
 
 
-def check_matches(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
-    """Raise `DataError` for a tokenizer that is not the model's, or that cannot end a text."""
-    rows = _rows(model)
+def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Grow a model that has just been opened to its tokenizer, with the rows that it was given when it was first."""
+    if _size(tokenizer) > _rows(model):
+        add_tokens(model, tokenizer, [])
+
+
+def check_matches(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raise `DataError` for a tokenizer that is not that of a model with so many rows, or that cannot end a text."""
     if _size(tokenizer) > rows:
         raise DataError(
             f"the tokenizer has token {_size(tokenizer) - 1} and the model's embedding ends at {rows - 1}: they do not "
