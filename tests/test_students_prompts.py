@@ -19,7 +19,7 @@ from stillroom.students.prompts import (
     render,
     stop_ids,
 )
-from toy_tokenizers import LLAMA3, QWEN2, QWEN3, SHAPES, gemma_like, gpt2_like, llama3_like, qwen_like, toy
+from toy_tokenizers import GENERATE, LLAMA3, QWEN2, QWEN3, SHAPES, gemma_like, gpt2_like, llama3_like, qwen_like, toy
 from toys import tokenizer as words
 
 QUESTIONS = ["How many?", "", "{question} {0} {x} % \\n", "a\nb", "¿Cuántos? 三 🥚", "x " * 40]
@@ -189,8 +189,15 @@ def test_a_template_that_ends_no_turn_or_in_plain_words_ends_with_the_text() -> 
         tokenizer = gpt2_like()
         tokenizer.chat_template = "{% for m in messages %}{{ m.content + '" + after + "' }}{% endfor %}"
         assert stop_ids("chat", tokenizer) == (256,)
-    tokenizer.chat_template = "<|endoftext|>{{ messages[0].content }}"  # shows no answers
-    assert stop_ids("chat", tokenizer) == (256,)
+
+
+@pytest.mark.parametrize(
+    "template", ["{% for m in messages %}{{ m.content }}{% endfor %}", "{{ messages[0].content }}"]
+)
+def test_what_follows_no_answer_ends_none(template: str) -> None:
+    """Pitfall 16: the start of another turn, or of the text, taken for an end."""
+    for first, last in (("", GENERATE + "<|im_start|>{% endif %}"), ("<|im_start|>", "")):
+        assert stop_ids("chat", qwen_like(first + template + last)) == (258,)
 
 
 def test_an_unknown_end_is_not_the_unknown_word() -> None:

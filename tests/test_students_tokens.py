@@ -69,11 +69,12 @@ def test_no_completion_holds_the_pad_token() -> None:
         (["<eos>", "<unused0>"], 258, "<unused0>"),
         (["<eos>", "<|fim_pad|>", "<|image_pad|>"], 259, PAD),
         (["<eos>", "<|padding|>"], 258, "<|padding|>"),
+        (["<|reserved_special_token_0|>", "<|reserved_special_token_1|>"], 258, "<|reserved_special_token_1|>"),
     ],
 )
 def test_spare_tokens_are_taken_by_their_whole_names(specials: list[str], rows: int, pad: str) -> None:
     """Pitfall 16: a token that means something else is no padding."""
-    tokenizer = toy(specials, eos_token="<eos>")
+    tokenizer = toy(specials, eos_token=specials[0])
     settle_padding(tokenizer, rows)
     assert tokenizer.pad_token == pad
 
@@ -139,11 +140,13 @@ def test_added_tokens_are_held_by_the_model(kind: str) -> None:
 def test_a_grown_model_is_saved_and_opened_again(tmp_path: Path) -> None:
     """Pitfall 18: a configuration that still tells the old size."""
     tokenizer, model = gpt2_like(), gpt2(257)
+    mean = model.transformer.wte.weight.detach().mean(0)
     assert settle_padding(tokenizer, 257)
     assert add_tokens(model, tokenizer, [PAD]) == [257]
     model.save_pretrained(tmp_path)
     again = GPT2LMHeadModel.from_pretrained(tmp_path)
     assert again.config.vocab_size == 258
+    torch.testing.assert_close(again.transformer.wte.weight[257], mean)
     assert torch.equal(again.transformer.wte.weight, model.transformer.wte.weight)
     assert again.lm_head.weight is again.transformer.wte.weight
     check_matches(tokenizer, again.config.vocab_size)
