@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from stillroom.errors import DataError
 from stillroom.students.prompts import completions_ids, stop_ids
-from stillroom.students.tokens import PAD, add_tokens, check_matches, settle_padding
+from stillroom.students.tokens import PAD, add_tokens, check_matches, hold, settle_padding
 from toy_tokenizers import QWEN2, SHAPES, gpt2_like, llama3_like, qwen_like, toy
 from toys import MODELS, gpt2, llama
 from toys import tokenizer as words
@@ -150,6 +150,16 @@ def test_a_grown_model_is_saved_and_opened_again(tmp_path: Path) -> None:
     assert torch.equal(again.transformer.wte.weight, model.transformer.wte.weight)
     assert again.lm_head.weight is again.transformer.wte.weight
     check_matches(tokenizer, again.config.vocab_size)
+
+
+def test_a_model_that_is_opened_again_grows_alike() -> None:
+    """Pitfall 18: a pad token is kept with the tokenizer alone, and its row is made at each opening."""
+    tokenizer, first, again = gpt2_like(), gpt2(257), gpt2(257)
+    settle_padding(tokenizer, 257)
+    add_tokens(first, tokenizer, [PAD])
+    for _ in range(2):  # the second time there is nothing to do
+        hold(again, tokenizer)
+        assert torch.equal(again.transformer.wte.weight, first.transformer.wte.weight)
 
 
 def test_tokens_that_are_there_already_are_left_as_they_are() -> None:
