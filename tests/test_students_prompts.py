@@ -1,9 +1,12 @@
 """A question becomes the same tokens at training and at every reading: one beginning, one end, in every style."""
 
+import importlib.util
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stillroom.errors import ConfigError, DataError
 from stillroom.students.prompts import (
@@ -16,7 +19,7 @@ from stillroom.students.prompts import (
     render,
     stop_ids,
 )
-from toy_tokenizers import LLAMA3, QWEN2, QWEN3, SHAPES, gemma_like, gpt2_like, llama3_like, qwen_like, toy
+from toy_tokenizers import GENERATE, LLAMA3, QWEN2, QWEN3, SHAPES, gemma_like, gpt2_like, llama3_like, qwen_like, toy
 from toys import tokenizer as words
 
 QUESTIONS = ["How many?", "", "{question} {0} {x} % \\n", "a\nb", "¿Cuántos? 三 🥚", "x " * 40]
@@ -24,8 +27,24 @@ CASES = [
     (name, style) for name, shape in SHAPES.items() for style in get_args(Style) if style != "chat" or name != "gpt2"
 ]
 CHATS = {
-    "llama3": llama3_like, "gemma": gemma_like, "qwen2": qwen_like, "qwen3": lambda: qwen_like(QWEN3)
-}  # fmt: skip
+    "llama3": llama3_like,
+    "gemma": gemma_like,
+    "qwen2": qwen_like,
+    "qwen3": lambda: qwen_like(QWEN3),
+    "Llama 3.2": lambda: published("llama3_2"),
+    "Gemma 3": lambda: published("gemma3"),
+    "Qwen 2.5": lambda: published("qwen2_5"),
+    "Qwen 3": lambda: published("qwen3"),
+}
+
+
+def published(name: str) -> PreTrainedTokenizerFast:
+    """A toy tokenizer with a template as its model publishes it, which TRL has a copy of."""
+    spec = importlib.util.find_spec("trl")
+    assert spec is not None and spec.origin is not None
+    template = (Path(spec.origin).parent / "chat_templates" / f"{name}.jinja").read_text()
+    names = ["<s>", "</s>", *dict.fromkeys(re.findall(r"<\|[a-z_]+\|>|</?[a-z_]+>", template))]
+    return toy(names, template, begins="bos_token" in template, bos_token="<s>", eos_token="</s>")
 
 
 def spelled(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> str:
@@ -170,8 +189,15 @@ def test_a_template_that_ends_no_turn_or_in_plain_words_ends_with_the_text() -> 
         tokenizer = gpt2_like()
         tokenizer.chat_template = "{% for m in messages %}{{ m.content + '" + after + "' }}{% endfor %}"
         assert stop_ids("chat", tokenizer) == (256,)
-    tokenizer.chat_template = "<|endoftext|>{{ messages[0].content }}"  # shows no answers
-    assert stop_ids("chat", tokenizer) == (256,)
+
+
+@pytest.mark.parametrize(
+    "template", ["{% for m in messages %}{{ m.content }}{% endfor %}", "{{ messages[0].content }}"]
+)
+def test_what_follows_no_answer_ends_none(template: str) -> None:
+    """Pitfall 16: the start of another turn, or of the text, taken for an end."""
+    for first, last in (("", GENERATE + "<|im_start|>{% endif %}"), ("<|im_start|>", "")):
+        assert stop_ids("chat", qwen_like(first + template + last)) == (258,)
 
 
 def test_an_unknown_end_is_not_the_unknown_word() -> None:

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from stillroom.errors import DataError
 from stillroom.students.prompts import completions_ids, stop_ids
-from stillroom.students.tokens import PAD, add_tokens, check_matches, settle_padding
+from stillroom.students.tokens import PAD, add_tokens, check_matches, hold, settle_padding
 from toy_tokenizers import QWEN2, SHAPES, gpt2_like, llama3_like, qwen_like, toy
 from toys import MODELS, gpt2, llama
 from toys import tokenizer as words
@@ -69,11 +69,12 @@ def test_no_completion_holds_the_pad_token() -> None:
         (["<eos>", "<unused0>"], 258, "<unused0>"),
         (["<eos>", "<|fim_pad|>", "<|image_pad|>"], 259, PAD),
         (["<eos>", "<|padding|>"], 258, "<|padding|>"),
+        (["<|reserved_special_token_0|>", "<|reserved_special_token_1|>"], 258, "<|reserved_special_token_1|>"),
     ],
 )
 def test_spare_tokens_are_taken_by_their_whole_names(specials: list[str], rows: int, pad: str) -> None:
     """Pitfall 16: a token that means something else is no padding."""
-    tokenizer = toy(specials, eos_token="<eos>")
+    tokenizer = toy(specials, eos_token=specials[0])
     settle_padding(tokenizer, rows)
     assert tokenizer.pad_token == pad
 
@@ -139,14 +140,26 @@ def test_added_tokens_are_held_by_the_model(kind: str) -> None:
 def test_a_grown_model_is_saved_and_opened_again(tmp_path: Path) -> None:
     """Pitfall 18: a configuration that still tells the old size."""
     tokenizer, model = gpt2_like(), gpt2(257)
+    mean = model.transformer.wte.weight.detach().mean(0)
     assert settle_padding(tokenizer, 257)
     assert add_tokens(model, tokenizer, [PAD]) == [257]
     model.save_pretrained(tmp_path)
     again = GPT2LMHeadModel.from_pretrained(tmp_path)
     assert again.config.vocab_size == 258
+    torch.testing.assert_close(again.transformer.wte.weight[257], mean)
     assert torch.equal(again.transformer.wte.weight, model.transformer.wte.weight)
     assert again.lm_head.weight is again.transformer.wte.weight
     check_matches(tokenizer, again.config.vocab_size)
+
+
+def test_a_model_that_is_opened_again_grows_alike() -> None:
+    """Pitfall 18: a pad token is kept with the tokenizer alone, and its row is made at each opening."""
+    tokenizer, first, again = gpt2_like(), gpt2(257), gpt2(257)
+    settle_padding(tokenizer, 257)
+    add_tokens(first, tokenizer, [PAD])
+    for _ in range(2):  # the second time there is nothing to do
+        hold(again, tokenizer)
+        assert torch.equal(again.transformer.wte.weight, first.transformer.wte.weight)
 
 
 def test_tokens_that_are_there_already_are_left_as_they_are() -> None:
