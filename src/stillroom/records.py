@@ -100,6 +100,10 @@ class Lesson(Record):
     completion: str
     term: str = "ce"
     """The term of the loss that it belongs to, where a student learns more than one task."""
+    rationale: tuple[str, ...] = ()
+    """The steps between prompt and completion, a line each, for students that learn to think them in silence."""
+    value_at: int = 0
+    """The character of `completion` at which the answer's value begins, for such students."""
 
 
 class Prediction(Record):

@@ -2,6 +2,7 @@
 
 * `normal`     question → <reasoning> rationale </reasoning> answer
 * `distilled`  question → answer
+* `latent`     question → answer, with the rationale's lines beside it for a student to put its thoughts in their place
 * `step_by_step`  two tasks, each named before the question: question → rationale, and question → answer
 * the primer   what the base learns: the language of the stories, single steps, and single lines of reasoning
 """
@@ -25,7 +26,7 @@ TASKS = {ANSWER: "[answer] ", RATIONALE: "[rationale] "}
 
 
 class LessonsConfig(Config):
-    variant: Literal["normal", "distilled", "step_by_step"]
+    variant: Literal["normal", "distilled", "latent", "step_by_step"]
 
 
 def conclusion(answer: str) -> str:
@@ -34,7 +35,7 @@ def conclusion(answer: str) -> str:
 
 def completion(problem: Problem, rationale: Rationale, variant: str) -> str:
     """What the student is to write, in the format that the whole field's founding data has."""
-    if variant == "distilled":
+    if variant in ("distilled", "latent"):
         return conclusion(problem.answer)
     return f"<reasoning>\n{rationale.text}\n</reasoning>\n{conclusion(problem.answer)}"
 
@@ -55,8 +56,12 @@ def make_lessons(config: LessonsConfig, at: Workplace) -> None:
 
 
 def _lessons(problem: Problem, rationale: Rationale, variant: str) -> list[Lesson]:
+    text = completion(problem, rationale, variant)
+    if variant == "latent":
+        lines = tuple(line for line in rationale.text.splitlines() if line.strip())
+        told = {"rationale": lines, "value_at": text.rindex(problem.answer)}
+        return [Lesson(problem=problem.id, prompt=problem.question, completion=text, **told)]
     if variant != "step_by_step":
-        text = completion(problem, rationale, variant)
         return [Lesson(problem=problem.id, prompt=problem.question, completion=text)]
     texts = {ANSWER: conclusion(problem.answer), RATIONALE: rationale.text}
     return [

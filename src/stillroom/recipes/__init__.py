@@ -30,7 +30,7 @@ class BaseEntry(Config):
 
 
 class StudentEntry(Config):
-    variant: Literal["normal", "distilled", "step_by_step"]
+    variant: Literal["normal", "distilled", "latent", "step_by_step"]
     pauses: int = Field(0, ge=0)
     rationale_weight: float = Field(1.0, ge=0)
     """λ of distilling step-by-step: what the rationale's loss weighs beside the answer's."""
