@@ -1,0 +1,178 @@
+"""Attention over a tree: a question's keys stand once, and every branch that leaves it brings only its own.
+
+A transformers model calls `_attend` in place of its own attention while `tree_attention` lasts, and its keys are kept
+here. Nothing is known here of thoughts or tokens: only of positions that are appended, and of who sees which.
+
+Legend: B questions, V branches of each, N branches in a pass, H query heads, G key heads, R = H / G query heads to a
+key head, D head width, L tokens of the longest question, T columns of the stem, S of the branches, C = T + S, d model
+width.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+from stillroom.errors import UsageError
+
+NAME = "stillroom_tree"
+
+
+class Past(Protocol):
+    """What was read before, and what this pass adds to it."""
+
+    def attend(self, layer: int, q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
+        """Keep this pass's keys and values; return what its (already scaled) queries read, shaped as they are."""
+        ...
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, past: Past, **_: object
+) -> tuple[Tensor, None]:
+    read_BHND = past.attend(module.layer_idx, query * scaling, key, value)  # type: ignore[arg-type]
+    return read_BHND.transpose(1, 2).to(query.dtype), None
+
+
+AttentionInterface.register(NAME, _attend)  # and no mask function beside it: then the model builds no mask at all
+
+
+@contextmanager
+def tree_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Within, the model's passes are those of a `Stem` or of `Branches`. Raises `UsageError` where that cannot be."""
+    config = model.config
+    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"} or (
+        getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
+    ):
+        raise UsageError(f"{type(model).__name__} does not attend to all that it has read: choose a model that does")
+    before = config._attn_implementation  # noqa: SLF001 - transformers offers no other way to ask
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+def _pass(model: PreTrainedModel, past: Past, inputs_BNd: Tensor, positions_BN: Tensor) -> Tensor:
+    """Last hidden states BNd: the model's body alone, since most passes need no logits."""
+    body: Any = model.base_model
+    hidden_BNd: Tensor = body(inputs_embeds=inputs_BNd, position_ids=positions_BN, use_cache=False, past=past)[0]
+    return hidden_BNd
+
+
+def _kept(x: Tensor) -> Tensor:
+    """Keys are kept in float32 on a CPU: products with one query are several times faster there than in bfloat16."""
+    return x.float() if x.device.type == "cpu" and x.dtype.itemsize < 4 else x
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
+class Stem:
+    """Questions and, in the columns after them, later positions that all branches of a question may share.
+
+    Questions are padded on the right, where no token of theirs sees the padding: the first pass needs no mask, and
+    positions are counted from 0 in every row. `seen_BT` tells the columns that hold a position.
+    """
+
+    def __init__(self, model: PreTrainedModel, seen_BL: Tensor, room: int) -> None:
+        self.model = model
+        self.questions = seen_BL.shape[1]
+        self.filled = 0
+        self.seen_BT = nn.functional.pad(seen_BL, (0, room))
+        self._bias_BT = torch.empty(0)
+        self.keys_BGTD: dict[int, Tensor] = {}
+        self.values_BGTD: dict[int, Tensor] = {}
+
+    def read(self, inputs_BLd: Tensor) -> Tensor:
+        """Last hidden states BLd of the questions. Raises `UsageError` where the model attends in its own way."""
+        positions_BL = torch.arange(self.questions, device=inputs_BLd.device).expand(inputs_BLd.shape[:2])
+        hidden_BLd = _pass(self.model, self, inputs_BLd, positions_BL)
+        if len(self.keys_BGTD) != self.model.config.num_hidden_layers:
+            raise UsageError(f"{type(self.model).__name__} has an attention of its own: choose a model without one")
+        self.filled = self.questions
+        return hidden_BLd
+
+    def append(self, inputs_Bd: Tensor) -> Tensor:
+        """Last hidden states Bd at one more position of every question."""
+        positions_B1 = self.seen_BT.sum(1, keepdim=True)
+        self.seen_BT[:, self.filled] = True
+        self.filled += 1
+        self._bias_BT = bias(self.seen_BT[:, : self.filled])
+        return _pass(self.model, self, inputs_Bd[:, None], positions_B1)[:, 0]
+
+    def attend(self, layer: int, q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
+        if not self.filled:
+            room = (0, 0, 0, self.seen_BT.shape[1] - self.questions)
+            self.keys_BGTD[layer] = nn.functional.pad(_kept(k_BGND), room)
+            self.values_BGTD[layer] = nn.functional.pad(_kept(v_BGND), room)
+            grouped = q_BHND.shape[1] != k_BGND.shape[1]
+            read_BHND: Tensor = nn.functional.scaled_dot_product_attention(
+                q_BHND, k_BGND, v_BGND, is_causal=True, scale=1.0, enable_gqa=grouped
+            )
+            return read_BHND
+        keys_BGTD, values_BGTD = (side[layer][:, :, : self.filled] for side in (self.keys_BGTD, self.values_BGTD))
+        keys_BGTD[:, :, -1:], values_BGTD[:, :, -1:] = k_BGND, v_BGND
+        q_BGRD = _kept(q_BHND).reshape(*k_BGND.shape[:2], -1, k_BGND.shape[-1])
+        scores_BGRT = (q_BGRD @ keys_BGTD.transpose(2, 3)).add_(self._bias_BT[:, None, None])
+        return (_softmax(scores_BGRT) @ values_BGTD).reshape(q_BHND.shape)
+
+
+class Branches:
+    """V continuations of every question of a stem, which see of it what `seen_BVT` says and nothing of one another.
+
+    The queries of all branches of a question meet its keys in one product, and their own keys in another; one softmax
+    runs over both. `room` is the most positions that a branch may take.
+    """
+
+    def __init__(self, stem: Stem, seen_BVT: Tensor, room: int) -> None:
+        self.stem = stem
+        self.filled = 0
+        self.seen_BVC = nn.functional.pad(seen_BVT, (0, room))
+        self._bias_BVC = bias(self.seen_BVC)
+        self.keys_VBGSD: dict[int, Tensor] = {}
+        self.values_VBGSD: dict[int, Tensor] = {}
+        for layer, keys_BGTD in stem.keys_BGTD.items():
+            size, groups, _, width = keys_BGTD.shape
+            self.keys_VBGSD[layer] = keys_BGTD.new_zeros(seen_BVT.shape[1], size, groups, room, width)
+            self.values_VBGSD[layer] = torch.zeros_like(self.keys_VBGSD[layer])
+
+    def append(self, inputs_BNd: Tensor, real_N: Tensor) -> Tensor:
+        """Last hidden states BNd at one more position of the first N branches.
+
+        Where `real_N` is false a branch does not take the position: nothing sees it, the count of positions stays, and
+        the hidden state returned for it is to be thrown away.
+        """
+        active = len(real_N)
+        positions_BN = self.seen_BVC[:, :active].sum(2)
+        column = self.stem.filled + self.filled
+        self.seen_BVC[:, :active, column] = real_N
+        self._bias_BVC[:, :active, column] = bias(real_N)
+        self.filled += 1
+        return _pass(self.stem.model, self, inputs_BNd, positions_BN)
+
+    def attend(self, layer: int, q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
+        size, groups, active, width = k_BGND.shape
+        stem, end = self.stem.filled, self.stem.filled + self.filled
+        keys_NBGSD, values_NBGSD = (
+            side[layer][:active, :, :, : self.filled] for side in (self.keys_VBGSD, self.values_VBGSD)
+        )
+        keys_NBGSD[..., -1, :] = k_BGND.permute(2, 0, 1, 3)
+        values_NBGSD[..., -1, :] = v_BGND.permute(2, 0, 1, 3)
+        q_BGRND = _kept(q_BHND).reshape(size, groups, -1, active, width)
+        scores_BGRNC = q_BGRND.new_empty(*q_BGRND.shape[:4], end)
+        keys_BGTD, values_BGTD = (side[layer][:, :, :stem] for side in (self.stem.keys_BGTD, self.stem.values_BGTD))
+        scores_BGRNC[..., :stem] = (q_BGRND.flatten(2, 3) @ keys_BGTD.transpose(2, 3)).view(*q_BGRND.shape[:4], stem)
+        scores_BGRNC[..., stem:] = (q_BGRND.permute(3, 0, 1, 2, 4) @ keys_NBGSD.transpose(3, 4)).permute(1, 2, 3, 0, 4)
+        weights_BGRNC = _softmax(scores_BGRNC.add_(self._bias_BVC[:, None, None, :active, :end]))
+        of_stem_BGRND = (weights_BGRNC[..., :stem].flatten(2, 3) @ values_BGTD).view(q_BGRND.shape)
+        of_own_NBGRD = weights_BGRNC[..., stem:].permute(3, 0, 1, 2, 4) @ values_NBGSD
+        return of_stem_BGRND.add_(of_own_NBGRD.permute(1, 2, 3, 0, 4)).reshape(q_BHND.shape)
+
+
+def bias(seen: Tensor) -> Tensor:
+    """What is added to scores: 0 where a position is seen, minus infinity where not."""
+    return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, -torch.inf)
