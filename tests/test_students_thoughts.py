@@ -23,6 +23,7 @@ from stillroom.students.thoughts import (
     Variant,
     Zero,
     answer_variants,
+    attention,
     statistics,
     think_and_answer,
     trace,
@@ -153,6 +154,13 @@ def test_it_differs_from_the_run_done_alone_by_rounding_and_nothing_else() -> No
     who.projection.double()  # type: ignore[union-attr]
     found = answer_variants(who, PROMPTS, EVERY, 1, vectors=True)
     assert_equal(who, found, all_alone(who, EVERY, 1), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_done_on_an_accelerator_is_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_on_cpu", lambda _: False)
+    who, variants = thinker(kind), [Variant(2), Variant(2, (Swap(0, PARTNERS),)), Variant(None)]
+    assert_equal(who, answer_variants(who, PROMPTS, variants, 3, vectors=True), all_alone(who, variants, 3))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,153 @@
+"""Latent students: think-and-answer and a full trace in batches, against a plain loop that decodes one at a time.
+
+    .venv/bin/python benchmarks/thoughts.py [--quick] [--device cuda]      (--quick: 64 questions in place of 256)
+
+Both sides: untrained Llamas with bfloat16 weights, the same threads, six thoughts, eight answer tokens, none of which
+ends an answer. The plain loop is timed on a sample of the questions, between the runs of ours, and scaled to all.
+The last line printed is JSON; the exit code is 0 when every figure holds its bar.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from stillroom.students.thoughts import Thinker, Variant, think_and_answer, trace, trace_variants
+from stillroom.students.thoughts.interventions import Undisturbed, replaced
+
+T = TypeVar("T")
+THOUGHTS, TOKENS, BOT, EOT, SAMPLE = 6, 8, 1, 2, 16
+SIZES = {128: (4, 4, 128, 15, 45), 512: (8, 8, 8000, 6, 18)}
+"""Width: layers, heads, vocabulary, the bar of think-and-answer and that of the trace."""
+
+
+def thinker(width: int, device: str) -> Thinker:
+    layers, heads, vocabulary, *_ = SIZES[width]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=width, intermediate_size=8 * width // 3 // 32 * 32,
+        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads, initializer_range=0.05,
+    )  # fmt: skip
+    projection = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+    model = LlamaForCausalLM(config).to(device, torch.bfloat16).eval()  # type: ignore[arg-type]
+    return Thinker(model, projection.to(device, torch.bfloat16).eval(), (BOT,), (EOT,), 0, ())
+
+
+def questions(count: int, vocabulary: int) -> list[list[int]]:
+    draw = random.Random(0)
+    return [[draw.randrange(3, vocabulary) for _ in range(draw.randint(40, 100))] for _ in range(count)]
+
+
+@torch.inference_mode()
+def plain(who: Thinker, prompts: Sequence[Sequence[int]], row: int, variant: Variant, alone: Undisturbed) -> list[int]:
+    """One question, one variant: the body alone for thoughts, a growing cache, the head only where a token is read."""
+    device = who.model.device
+    cache = DynamicCache(config=who.model.config)
+
+    def read(inputs_1Td: Tensor) -> Tensor:
+        body = who.model.base_model(inputs_embeds=inputs_1Td, past_key_values=cache, use_cache=True)
+        last_11d: Tensor = body.last_hidden_state[:, -1:]
+        return last_11d
+
+    begin = who.begin if variant.thoughts is not None else ()
+    last_11d = read(who.embed(torch.tensor([[*prompts[row], *begin]], device=device)))
+    for step in range(variant.thoughts or 0):
+        thought_11d = who.project(last_11d)
+        for intervention in variant.interventions:
+            if intervention.step == step:
+                thought_11d = replaced(intervention, thought_11d[0], [row], alone)[None]
+        last_11d = read(thought_11d)
+    if variant.thoughts is not None:
+        last_11d = read(who.embed(torch.tensor([list(who.end_of_thoughts)], device=device)))
+    ids = [int(who.head(last_11d).argmax())]
+    while len(ids) < TOKENS:
+        last_11d = read(who.embed(torch.tensor([[ids[-1]]], device=device)))
+        ids.append(int(who.head(last_11d).argmax()))
+    return ids
+
+
+def timed(work: Callable[[], list[T]], device: str) -> tuple[float, list[T]]:
+    began = time.perf_counter()
+    done = work()
+    if device != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter() - began, done
+
+
+def measure(width: int, count: int, device: str, repeats: int) -> dict[str, float]:
+    """Milliseconds a question of both sides, medians, and the share of the plain loop's answers that ours equal."""
+    who = thinker(width, device)
+    prompts = questions(count, SIZES[width][2])
+    partners = [*range(1, count), 0]
+    variants = trace_variants(THOUGHTS, partners)
+    thoughts = [answer.thoughts_Kd for answer in think_and_answer(who, prompts, THOUGHTS, TOKENS)]
+    alone = Undisturbed(prompts, torch.stack(thoughts))
+    draw = random.Random(1)
+    ms: dict[str, list[float]] = {"think": [], "trace": [], "plain think": [], "plain trace": []}
+    same: list[bool] = []
+    for _ in range(repeats):
+        sample = draw.sample(range(count), SAMPLE)
+        pairs = [(draw.randrange(count), name) for name in variants]  # a question drawn for each variant
+        took, ours = timed(lambda: think_and_answer(who, prompts, THOUGHTS, TOKENS), device)
+        ms["think"].append(1000 * took / count)
+        took, theirs = timed(lambda: [plain(who, prompts, row, Variant(THOUGHTS), alone) for row in sample], device)  # noqa: B023
+        ms["plain think"].append(1000 * took / SAMPLE)
+        same += [ours[row].completion.ids == ids for row, ids in zip(sample, theirs, strict=True)]
+        took, traced = timed(lambda: trace(who, prompts, THOUGHTS, TOKENS, partners), device)
+        ms["trace"].append(1000 * took / count)
+        took, theirs = timed(lambda: [plain(who, prompts, row, variants[name], alone) for row, name in pairs], device)  # noqa: B023
+        ms["plain trace"].append(1000 * took)  # the pairs are one question's worth of variants
+        same += [traced[row][name].completion.ids == ids for (row, name), ids in zip(pairs, theirs, strict=True)]
+    return {name: statistics.median(values) for name, values in ms.items()} | {"same": sum(same) / len(same)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    load = os.getloadavg()[0]
+    if load > 0.7:
+        print(f"this machine is busy (load {load:.1f}): seconds are too long, ratios less so", file=sys.stderr)
+    count = 64 if asked.quick else 256
+    figures = []
+    for width, (*_, think_bar, trace_bar) in SIZES.items():
+        ms = measure(width, count, asked.device, 3)
+        for name, bar in (("think", think_bar), ("trace", trace_bar)):
+            ratio = ms[f"plain {name}"] / ms[name]
+            print(f"width {width}: {name} {ms[name]:.2f} ms a question, one at a time {ms[f'plain {name}']:.1f} ms")
+            row = {"name": f"{name} at width {width}", "value": round(ratio, 1), "unit": "x", "bar": bar}
+            figures.append(row | {"holds": ratio >= bar})
+        print(
+            f"width {width}: {100 * ms['same']:.0f} % of {SAMPLE}+{len(trace_variants(6, []))} a round answers equal (bfloat16)"
+        )
+    for row in figures:
+        print(
+            f"{row['name']:24}{row['value']:8} {row['unit']:3} bar {row['bar']:4} {'holds' if row['holds'] else 'MISSED'}"
+        )
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
+    if asked.device != "cpu":
+        print(f"peak memory of the device {torch.accelerator.max_memory_allocated() / 2**20:.0f} MiB")
+    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "load": load}
+    machine |= {"threads": asked.threads, "device": asked.device, "questions": count}
+    versions = {name: metadata.version(name) for name in ("stillroom", "torch", "transformers")}
+    print(json.dumps({"benchmark": "thoughts", "figures": figures, "machine": machine, "versions": versions}))
+    sys.exit(not all(row["holds"] for row in figures))
+
+
+if __name__ == "__main__":
+    main()
