@@ -132,13 +132,10 @@ def main() -> None:
             print(f"width {width}: {name} {ms[name]:.2f} ms a question, one at a time {ms[f'plain {name}']:.1f} ms")
             row = {"name": f"{name} at width {width}", "value": round(ratio, 1), "unit": "x", "bar": bar}
             figures.append(row | {"holds": ratio >= bar})
-        print(
-            f"width {width}: {100 * ms['same']:.0f} % of {SAMPLE}+{len(trace_variants(6, []))} a round answers equal (bfloat16)"
-        )
+        print(f"width {width}: {100 * ms['same']:.0f} % of the sampled answers are the plain loop's, in bfloat16")
     for row in figures:
-        print(
-            f"{row['name']:24}{row['value']:8} {row['unit']:3} bar {row['bar']:4} {'holds' if row['holds'] else 'MISSED'}"
-        )
+        verdict = "holds" if row["holds"] else "MISSED"
+        print(f"{row['name']:24}{row['value']:10} {row['unit']:4} bar {row['bar']:6} {verdict}")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     if asked.device != "cpu":
         print(f"peak memory of the device {torch.accelerator.max_memory_allocated() / 2**20:.0f} MiB")

@@ -19,6 +19,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from stillroom.errors import UsageError
 
 NAME = "stillroom_tree"
+FIRST_PASS = 1024
+"""Tokens of questions that a CPU reads in one pass: more would not stay in its caches. Other devices read more."""
 
 
 class Past(Protocol):
@@ -113,14 +115,21 @@ class Stem:
         self.questions = seen_BL.shape[1]
         self.filled = 0
         self.seen_BT = nn.functional.pad(seen_BL, (0, room))
+        self._reading = slice(0)
         self._bias_BT = torch.empty(0)
         self.keys_BGTD: dict[int, Tensor] = {}
         self.values_BGTD: dict[int, Tensor] = {}
 
     def read(self, inputs_BLd: Tensor) -> Tensor:
         """Last hidden states BLd of the questions. Raises `UsageError` where the model attends in its own way."""
-        positions_BL = torch.arange(self.questions, device=inputs_BLd.device).expand(inputs_BLd.shape[:2])
-        hidden_BLd = _pass(self.model, self, inputs_BLd, positions_BL)
+        hidden_BLd = torch.zeros_like(inputs_BLd)
+        part = max(1, (FIRST_PASS if _on_cpu(inputs_BLd) else 16 * FIRST_PASS) // self.questions)
+        for start in range(0, len(inputs_BLd), part):
+            self._reading = slice(start, start + part)
+            length = int(self.seen_BT[self._reading].sum(1).max())
+            inputs_bld = inputs_BLd[self._reading, :length]
+            positions_bl = torch.arange(length, device=inputs_BLd.device).expand(inputs_bld.shape[:2])
+            hidden_BLd[self._reading, :length] = _pass(self.model, self, inputs_bld, positions_bl)
         if len(self.keys_BGTD) != self.model.config.num_hidden_layers:
             raise UsageError(f"{type(self.model).__name__} has an attention of its own: choose a model without one")
         self.filled = self.questions
@@ -136,9 +145,11 @@ class Stem:
 
     def attend(self, layer: int, q_BHND: Tensor, k_BGND: Tensor, v_BGND: Tensor) -> Tensor:
         if not self.filled:
-            room = (0, 0, 0, self.seen_BT.shape[1] - self.questions)
-            self.keys_BGTD[layer] = nn.functional.pad(_kept(k_BGND), room)
-            self.values_BGTD[layer] = nn.functional.pad(_kept(v_BGND), room)
+            for kept, new_BGND in ((self.keys_BGTD, k_BGND), (self.values_BGTD, v_BGND)):
+                if layer not in kept:
+                    _, groups, _, width = new_BGND.shape
+                    kept[layer] = _kept(new_BGND).new_zeros(len(self.seen_BT), groups, self.seen_BT.shape[1], width)
+                kept[layer][self._reading, :, : new_BGND.shape[2]] = new_BGND
             return _causal(q_BHND, k_BGND, v_BGND)
         keys_BGTD, values_BGTD = (side[layer][:, :, : self.filled] for side in (self.keys_BGTD, self.values_BGTD))
         keys_BGTD[:, :, -1:], values_BGTD[:, :, -1:] = k_BGND, v_BGND

@@ -17,7 +17,7 @@ from stillroom.students.thoughts.attention import Branches, Stem, tree_attention
 from stillroom.students.thoughts.interventions import Skip, Undisturbed, replaced
 from stillroom.students.thoughts.thinker import Answer, Thinker, Variant, check
 
-MEMORY = 128 << 20
+MEMORY = 256 << 20
 """Bytes that the variants of one batch may take; the keys of all questions come on top."""
 
 
