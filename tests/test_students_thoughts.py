@@ -8,7 +8,19 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTJConfig,
+    GPTJForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    StableLmConfig,
+    StableLmForCausalLM,
+)  # fmt: skip
 
 from stillroom.errors import UsageError
 from stillroom.students.thoughts import (
@@ -312,12 +324,33 @@ def test_half_precision_gives_half_precision_thoughts(dtype: torch.dtype) -> Non
     assert answer.thoughts_Kd.dtype == dtype
 
 
+SMALL = {
+    "vocab_size": WORDS, "hidden_size": WIDTH, "intermediate_size": 32, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.2,
+    "pad_token_id": PAD, "eos_token_id": None, "bos_token_id": None,
+}  # fmt: skip
+
+
 def mistral() -> PreTrainedModel:
-    config = MistralConfig(
-        vocab_size=WORDS, hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, sliding_window=4,
-    )  # fmt: skip
-    return MistralForCausalLM(config).eval()
+    torch.manual_seed(0)
+    return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=20)).eval()
+
+
+def gemma2() -> PreTrainedModel:
+    return Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=8)).eval()
+
+
+def gptj() -> PreTrainedModel:
+    return GPTJForCausalLM(GPTJConfig(vocab_size=WORDS, n_embd=16, n_layer=1, n_head=2, rotary_dim=8)).eval()
+
+
+def stablelm() -> PreTrainedModel:
+    return StableLmForCausalLM(StableLmConfig(**SMALL)).eval()
+
+
+def test_a_sliding_window_is_no_hindrance_to_texts_within_it() -> None:
+    who, variants = thinker(model=mistral()), [Variant(2), Variant(2, (Zero(0),))]
+    assert_equal(who, answer_variants(who, PROMPTS, variants, 3, vectors=True), all_alone(who, variants, 3))
 
 
 @pytest.mark.parametrize(
@@ -329,9 +362,12 @@ def mistral() -> PreTrainedModel:
         (thinker(), [[5]], Variant(-1), "-1 thoughts"),
         (thinker(), [[5]], Variant(1, (Swap(0, (1,)),)), "one partner for each"),
         (thinker(), [[5]], Variant(1, (Patch(0, torch.zeros(2, WIDTH)),)), "2 vectors for 1 questions"),
-        (thinker(), [[5] * 60], Variant(2), "model holds 64"),
+        (thinker(), [[5] * 60], Variant(2), "attends to 64"),
         (thinker(model=llama().train()), [[5]], Variant(2), "training mode"),
-        (thinker(model=mistral()), [[5]], Variant(2), "does not attend to all"),
+        (thinker(model=mistral()), [[5] * 14], Variant(2), "21 positions .* attends to 20"),
+        (thinker(model=gemma2()), [[5]], Variant(2), "Gemma2Attention attends in a way of its own"),
+        (thinker(model=gptj()), [[5]], Variant(2), "GPTJForCausalLM attends in a way of its own"),
+        (thinker(model=stablelm()), [[5]], Variant(2), "StableLmAttention attends in a way of its own"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_is_said(who: Thinker, prompts: list[list[int]], variant: Variant, said: str) -> None:

@@ -5,7 +5,7 @@ here. Nothing is known here of thoughts or tokens: only of positions that are ap
 
 Legend: B questions, V branches of each, N branches in a pass, H query heads, G key heads, R = H / G query heads to a
 key head, D head width, L tokens of the longest question, T columns of the stem, S of the branches, C = T + S, d model
-width.
+width; b and l are the questions of one part of the first pass and the tokens of its longest.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,9 @@ from transformers import AttentionInterface, PreTrainedModel
 from stillroom.errors import UsageError
 
 NAME = "stillroom_tree"
+UNKNOWN = ("softcap", "s_aux", "position_bias")
+"""What some models add to their scores and this attention does not know."""
+SUITED = "choose a model whose attention transformers can replace, such as GPT-2, Llama or Qwen"
 FIRST_PASS = 1024
 """Tokens of questions that a CPU reads in one pass: more would not stay in its caches. Other devices read more."""
 
@@ -32,8 +35,11 @@ class Past(Protocol):
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, past: Past, **_: object
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float, **given: Any
 ) -> tuple[Tensor, None]:
+    if "past" not in given or any(given.get(name) is not None for name in UNKNOWN):
+        raise UsageError(f"{type(module).__name__} attends in a way of its own: {SUITED}")
+    past: Past = given["past"]
     read_BHND = past.attend(module.layer_idx, query * scaling, key, value)  # type: ignore[arg-type]
     return read_BHND.transpose(1, 2).to(query.dtype), None
 
@@ -44,13 +50,10 @@ AttentionInterface.register(NAME, _attend)  # and no mask function beside it: th
 @contextmanager
 def tree_attention(model: PreTrainedModel) -> Iterator[None]:
     """Within, the model's passes are those of a `Stem` or of `Branches`. Raises `UsageError` where that cannot be."""
-    config = model.config
-    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"} or (
-        getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")
-    ):
-        raise UsageError(f"{type(model).__name__} does not attend to all that it has read: choose a model that does")
-    before = config._attn_implementation  # noqa: SLF001 - transformers offers no other way to ask
+    before = model.config._attn_implementation  # noqa: SLF001 - transformers offers no other way to ask
     model.set_attn_implementation(NAME)
+    if model.config._attn_implementation != NAME:  # noqa: SLF001
+        raise UsageError(f"{type(model).__name__} attends in a way of its own: {SUITED}")
     try:
         yield
     finally:
@@ -121,7 +124,7 @@ class Stem:
         self.values_BGTD: dict[int, Tensor] = {}
 
     def read(self, inputs_BLd: Tensor) -> Tensor:
-        """Last hidden states BLd of the questions. Raises `UsageError` where the model attends in its own way."""
+        """Last hidden states BLd of the questions."""
         hidden_BLd = torch.zeros_like(inputs_BLd)
         part = max(1, (FIRST_PASS if _on_cpu(inputs_BLd) else 16 * FIRST_PASS) // self.questions)
         for start in range(0, len(inputs_BLd), part):
@@ -130,8 +133,6 @@ class Stem:
             inputs_bld = inputs_BLd[self._reading, :length]
             positions_bl = torch.arange(length, device=inputs_BLd.device).expand(inputs_bld.shape[:2])
             hidden_BLd[self._reading, :length] = _pass(self.model, self, inputs_bld, positions_bl)
-        if len(self.keys_BGTD) != self.model.config.num_hidden_layers:
-            raise UsageError(f"{type(self.model).__name__} has an attention of its own: choose a model without one")
         self.filled = self.questions
         return hidden_BLd
 

@@ -56,10 +56,12 @@ def answer_variants(
         order = torch.tensor([row for mind in minds for row in mind.rows]).argsort()
         thoughts_NKd = torch.cat([mind.thoughts_BKd for mind in minds])[order]
         found: dict[int, list[Answer]] = {}
+        alone = Undisturbed(prompts, thoughts_NKd)
         while minds:  # each question's keys are let go as soon as it is answered
             mind = minds.pop()
-            group = _Group(thinker, mind, variants, Undisturbed(prompts, thoughts_NKd), new_tokens)
-            found.update(zip(mind.rows, group.answers(vectors), strict=True))
+            found.update(
+                zip(mind.rows, _Group(thinker, mind, variants, alone, new_tokens).answers(vectors), strict=True)
+            )
     return [found[row] for row in range(len(prompts))]
 
 
@@ -194,7 +196,7 @@ class _Group:
         for token in self.thinker.end_of_thoughts:
             ids_BA = torch.full((len(self.mind.rows), self.thinking), token, device=self.tips_BVd.device)
             self._append(self.thinker.embed(ids_BA), [True] * self.thinking)
-        stops = torch.tensor(self.thinker.stops, device=self.tips_BVd.device)
+        stops = torch.tensor(self.thinker.stops, dtype=torch.long, device=self.tips_BVd.device)
         ids_BV = self.thinker.head(self.tips_BVd).argmax(-1)
         tokens, stopped_BV = [ids_BV], torch.isin(ids_BV, stops)
         while len(tokens) < self.new_tokens and not (len(stops) and stopped_BV.all()):

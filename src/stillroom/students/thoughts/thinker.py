@@ -3,6 +3,7 @@
 Legend: K steps, d model width.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,10 +86,12 @@ def check(thinker: Thinker, prompts: Sequence[Sequence[int]], variants: Sequence
         _check_variant(variant, len(prompts))
     around = len(thinker.begin) + len(thinker.end_of_thoughts) + max((v.thoughts or 0 for v in variants), default=0)
     longest = max(map(len, prompts), default=0) + around + new_tokens
-    if longest > thinker.model.config.max_position_embeddings:
+    config = thinker.model.config
+    holds = min(config.max_position_embeddings, getattr(config, "sliding_window", None) or math.inf)
+    if longest > holds:  # within a sliding window, attention is full attention
         raise UsageError(
-            f"the longest question takes {longest} positions with thoughts and answer, the model holds "
-            f"{thinker.model.config.max_position_embeddings}: leave it out, or ask for fewer thoughts or tokens"
+            f"the longest question takes {longest} positions with thoughts and answer, the model attends to "
+            f"{holds}: leave it out, or ask for fewer thoughts or tokens"
         )
 
 
