@@ -231,6 +231,13 @@ def test_each_intervention_changes_the_thought_that_is_consumed_even_the_last(ki
         assert (logits_after(who, how) - before).abs().amax(-1).min() > 1e-3, how
 
 
+def test_a_variant_alone_in_its_call_borrows_late_thoughts_too() -> None:
+    who = thinker()
+    for late in (Swap(2, PARTNERS), Mean(2)):
+        variants = [Variant(STEPS, (Zero(0), late))]
+        assert_equal(who, answer_variants(who, PROMPTS, variants, 3, vectors=True), all_alone(who, variants, 3))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("step", [0, 1])
 def test_what_replaces_a_thought_by_itself_changes_nothing(kind: str, step: int) -> None:
