@@ -48,6 +48,9 @@ class Loopback:
         self.headers: list[str] = []
         self.batches: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
+        self.looks_needed = 2
+        self.end: Callable[[dict[str, Any], list[dict[str, Any]]], Any] = lambda shown, rows: None
+        """Changes how a batch ends: what is shown of it, and its result rows."""
         self.at_work = self.most_at_work = 0
         self.routes: dict[str, Callable[[str, str, bytes], Any]] = {}
         self.port = 0
@@ -146,7 +149,7 @@ class Loopback:
         return True
 
     def batch_route(self, method: str, path: str, raw: bytes) -> Any:
-        """Files and batches of OpenAI, batches of Anthropic; a batch ends the second time that it is looked at."""
+        """Files and batches of OpenAI, batches of Anthropic; a batch ends after `looks_needed` looks."""
         part = path.rstrip("/").split("/")
         if path.endswith("/files") and method == "POST":
             name = f"file-{len(self.files)}"
@@ -160,12 +163,11 @@ class Loopback:
             if method == "GET":
                 return {"object": "list", "data": [b["shown"] for b in self.batches.values()], "has_more": False}
             return self._make_batch(json.loads(raw), "/messages/" in path)
-        if part[-2] == "batches":
+        if part[-2] == "batches" and part[-1] in self.batches:
             batch = self.batches[part[-1]]
             batch["looks"] += 1
-            key, word = ("processing_status", "ended") if "/messages/" in path else ("status", "completed")
-            if batch["looks"] >= 2:
-                batch["shown"][key] = word
+            if batch["looks"] == self.looks_needed:
+                self._end_batch(batch, "/messages/" in path)
             return batch["shown"]
         return None
 
@@ -195,10 +197,23 @@ class Loopback:
             }  # fmt: skip
         for _, ask in asks:
             self.asked[ask["messages"][-1]["content"]] += 1
-        results = "".join(json.dumps(row) + "\n" for row in rows).encode()
-        self.files[f"{name}-out"] = results
-        self.batches[name] = {"shown": shown, "results": results, "looks": 0}
+        self.batches[name] = {"shown": shown, "rows": rows, "results": b"", "looks": 0}
         return shown
+
+    def _end_batch(self, batch: dict[str, Any], anthropic: bool) -> None:
+        shown, rows = batch["shown"], batch["rows"]
+        shown["processing_status" if anthropic else "status"] = "ended" if anthropic else "completed"
+        self.end(shown, rows)
+        good = rows if anthropic else [row for row in rows if (row["response"] or {}).get("status_code") == 200]
+        batch["results"] = as_lines(good)
+        if not anthropic:
+            for field, some in (("output", good), ("error", [row for row in rows if row not in good])):
+                shown[f"{field}_file_id"] = f"{shown['id']}-{field}" if some else None
+                self.files[f"{shown['id']}-{field}"] = as_lines(some)
+
+
+def as_lines(rows: list[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
 
 
 def http(status: int, content: bytes, extra: dict[str, str] | None = None) -> bytes:

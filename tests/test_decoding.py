@@ -27,7 +27,7 @@ def test_any_batch_gives_what_each_row_gives_alone(kind: str, batch_size: int) -
     model = MODELS[kind]()
     alone = [greedy(model, prompt, 8, END) for prompt in PROMPTS]
     assert len({tuple(c.ids) for c in alone}) > 3  # else any mixing of rows would pass
-    found = {k: v for batch in decode_all(model, PROMPTS, 8, PAD, END, batch_size) for k, v in batch.items()}
+    found = {k: v for batch in decode_all(model, PROMPTS, 8, PAD, [END], batch_size) for k, v in batch.items()}
     assert [found[row] for row in range(len(PROMPTS))] == alone
 
 
@@ -36,7 +36,7 @@ def test_a_row_stops_at_the_end_token_and_only_there(kind: str) -> None:
     model = MODELS[kind]()
     free = [greedy(model, prompt, 8, -1).ids for prompt in PROMPTS]
     end = next(token for ids in free for token in ids[1:] if token != ids[0])
-    found = decode(model, PROMPTS, 8, PAD, end)
+    found = decode(model, PROMPTS, 8, PAD, [end])
     assert found == [greedy(model, prompt, 8, end) for prompt in PROMPTS]
     assert {completion.stopped for completion in found} == {True, False}
     for completion, ids in zip(found, free, strict=True):
@@ -48,13 +48,13 @@ def test_a_row_stops_at_the_end_token_and_only_there(kind: str) -> None:
 def test_the_pad_token_may_be_the_end_token() -> None:
     model = MODELS["llama"]()
     end = greedy(model, PROMPTS[0], 3, -1).ids[-1]
-    assert decode(model, PROMPTS, 8, end, end) == [greedy(model, prompt, 8, end) for prompt in PROMPTS]
+    assert decode(model, PROMPTS, 8, end, [end]) == [greedy(model, prompt, 8, end) for prompt in PROMPTS]
 
 
 def test_an_end_token_in_the_prompt_ends_nothing() -> None:
     model = MODELS["llama"]()
     prompts = [[END, 5, 6], [7]]
-    assert decode(model, prompts, 4, PAD, END) == [greedy(model, prompt, 4, END) for prompt in prompts]
+    assert decode(model, prompts, 4, PAD, [END]) == [greedy(model, prompt, 4, END) for prompt in prompts]
 
 
 def test_a_plan_covers_every_row_once_with_the_longest_first() -> None:
@@ -68,10 +68,10 @@ def test_a_plan_covers_every_row_once_with_the_longest_first() -> None:
 
 def test_only_whole_batches_are_passed_over() -> None:
     model = MODELS["llama"]()
-    first, second, third = decode_all(model, PROMPTS, 4, PAD, END, 3)
+    first, second, third = decode_all(model, PROMPTS, 4, PAD, [END], 3)
     skip = frozenset([*first, next(iter(second))])
-    assert list(decode_all(model, PROMPTS, 4, PAD, END, 3, skip)) == [second, third]
-    assert list(decode_all(model, PROMPTS, 4, PAD, END, 3, frozenset(range(7)))) == []
+    assert list(decode_all(model, PROMPTS, 4, PAD, [END], 3, skip)) == [second, third]
+    assert list(decode_all(model, PROMPTS, 4, PAD, [END], 3, frozenset(range(7)))) == []
 
 
 def test_the_toys_can_tell_positions_apart() -> None:

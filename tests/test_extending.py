@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from stillroom import lenses, tasks
-from stillroom.pipeline import Planner, run
+from stillroom.pipeline import plan, run
 from stillroom.recipes import load_recipe
 from stillroom.store import Store
 
@@ -33,8 +33,8 @@ def guide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_task_and_the_lens_of_the_guide_run_as_they_stand(guide: None, tmp_path: Path) -> None:
     few = ["fit.updates=3", "base.fit.updates=3", "settings.device=cpu", "base.primer.stories=20"]
-    name, recipe = load_recipe("abacus-small", ["task={name: doubling}", "lenses={norms: {}}", *few])
-    folder = run(Planner(name, recipe).plan(), Store(tmp_path), recipe.settings)
+    cells = load_recipe("abacus-small", ["task={name: doubling}", "lenses={norms: {}}", *few])
+    folder = run(plan("abacus-small", cells), Store(tmp_path), cells[""].settings)
     rows = pq.read_table(folder / "findings.parquet").to_pylist()
     assert {row["subject"] for row in rows} == {"normal", "distilled", "filler"}
     assert all(row["nulls"][0]["name"] == "base" for row in rows)

@@ -15,7 +15,7 @@ from stillroom.students.sft import Example
 from stillroom.training import FitConfig
 from toys import problem, student, sums, workplace
 
-FIT = FitConfig(updates=6, batch_size=4, warmup=2, log_every=2, precision="no")
+FIT = FitConfig(updates=6, batch_size=4, warmup=2, log_every=2, precision="float32")
 SMALL = ScratchConfig(width=16, layers=2, heads=2, feed_forward=32, positions=64)
 
 

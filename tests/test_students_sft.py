@@ -5,10 +5,13 @@ import torch
 
 from stillroom.errors import DataError
 from stillroom.records import Lesson
-from stillroom.students.sft import IGNORED, Example, SftObjective, encode, grouped, sft_batches
+from stillroom.students import Manner, Student
+from stillroom.students.batches import IGNORED, Example, grouped, lesson_batches
+from stillroom.students.sft import SftObjective, encode
 from toys import MODELS, student, sums, tokenizer
 
 WORDS = tokenizer()
+MODEL = MODELS["llama"](len(WORDS))
 LESSONS = [
     Lesson(problem=p.id, prompt=p.question, completion=f"Step 1: {s.expression} = {s.value}\n" * (i % 3) + "The answer")
     for i, p in enumerate(sums(8))
@@ -18,11 +21,11 @@ STORIES = [Lesson(problem="story", prompt="", completion="Ann has 3 eggs"), *LES
 
 
 def examples(lessons: list[Lesson] = LESSONS, suffix: tuple[int, ...] = ()) -> list[Example]:
-    return encode(lessons, WORDS, "plain", suffix, 64)
+    return encode(lessons, Student(MODEL, WORDS, Manner(pauses=len(suffix))))
 
 
 def batches(rows: list[Example], size: int, lengths: list[int] | None = None, seed: int = 0):
-    return sft_batches(rows, lengths or [len(row.prompt) for row in rows], WORDS.pad_token_id, size, seed)
+    return lesson_batches(rows, lengths or [len(row.prompt) for row in rows], WORDS.pad_token_id, size, seed)
 
 
 @pytest.mark.parametrize("lessons", [LESSONS, STORIES], ids=["lessons", "stories"])
@@ -30,7 +33,7 @@ def batches(rows: list[Example], size: int, lengths: list[int] | None = None, se
 def test_the_loss_is_transformers_own(kind: str, lessons: list[Lesson]) -> None:
     model = MODELS[kind](len(WORDS))
     rows = {row.problem: row for row in examples(lessons)}
-    batch = batches(list(rows.values()), len(rows))(0)
+    batch = batches(list(rows.values()), len(rows))(0, 0, 1)
     total = count = 0.0
     for row in rows.values():  # one by one, unpadded, all logits
         ids = torch.tensor([row.prompt + row.completion])
@@ -40,26 +43,26 @@ def test_the_loss_is_transformers_own(kind: str, lessons: list[Lesson]) -> None:
         count += n
     loss = SftObjective(model)(**batch.tensors)
     assert list(loss) == ["ce"]
-    assert batch.labels == count
+    assert batch.counts["ce"] == count
     assert loss["ce"].item() == pytest.approx(total / count, rel=1e-5)
 
 
 def test_a_batch_of_many_is_the_mean_of_batches_of_one() -> None:
     objective = SftObjective(MODELS["llama"](len(WORDS)))
     rows = examples()
-    whole = batches(rows, 8)(0)
+    whole = batches(rows, 8)(0, 0, 1)
     single = batches(rows, 1)
-    alone = [single(i) for i in range(8)]
+    alone = [single(i, 0, 1) for i in range(8)]
     assert sorted(p for one in alone for p in one.problems) == sorted(whole.problems)
-    assert sum(one.labels for one in alone) == whole.labels
-    mean = sum(objective(**one.tensors)["ce"].item() * one.labels for one in alone) / whole.labels
+    assert sum(one.counts["ce"] for one in alone) == whole.counts["ce"]
+    mean = sum(objective(**one.tensors)["ce"].item() * one.counts["ce"] for one in alone) / whole.counts["ce"]
     assert objective(**whole.tensors)["ce"].item() == pytest.approx(mean, rel=1e-5)
 
 
 def test_labels_are_the_completion_and_the_end_never_the_prompt_never_padding() -> None:
     pauses = (3, 3)
     rows = {row.problem: row for row in examples(suffix=pauses)}
-    batch = batches(list(rows.values()), 8)(0)
+    batch = batches(list(rows.values()), 8)(0, 0, 1)
     ids, labels = batch.tensors["input_ids_BT"], batch.tensors["labels_BK"]
     first = ids.shape[1] - labels.shape[1]
     for name, row_ids, row_labels in zip(batch.problems, ids.tolist(), labels.tolist(), strict=True):
@@ -75,7 +78,7 @@ def test_labels_are_the_completion_and_the_end_never_the_prompt_never_padding() 
     assert padding_of(ids) > 0
     assert WORDS.eos_token_id in labels
     assert WORDS.pad_token_id not in labels
-    assert batch.labels == int((labels != IGNORED).sum()) == sum(len(row.completion) for row in rows.values())
+    assert batch.counts["ce"] == int((labels != IGNORED).sum()) == sum(len(row.completion) for row in rows.values())
 
 
 def padding_of(ids: torch.Tensor) -> int:
@@ -84,7 +87,7 @@ def padding_of(ids: torch.Tensor) -> int:
 
 def test_a_prompt_ends_as_the_student_is_asked() -> None:
     asked = student(pauses=3)
-    (row,) = encode(LESSONS[:1], asked.tokenizer, asked.manner.style, asked.pauses(), 64)
+    (row,) = encode(LESSONS[:1], asked)
     assert row.prompt == asked.prompt(LESSONS[0].prompt)
     assert asked.tokenizer.decode(row.prompt) == LESSONS[0].prompt + "\n<pause><pause><pause>"
     assert asked.tokenizer.decode(row.completion) == LESSONS[0].completion + "<eos>"
@@ -92,7 +95,7 @@ def test_a_prompt_ends_as_the_student_is_asked() -> None:
 
 def test_training_moves_the_loss_down_to_memory() -> None:
     model = MODELS["llama"](len(WORDS), spread=0.1)
-    objective, batch = SftObjective(model), batches(examples(), 8)(0)
+    objective, batch = SftObjective(model), batches(examples(), 8)(0, 0, 1)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
     for _ in range(40):
         optimizer.zero_grad()
@@ -102,21 +105,32 @@ def test_training_moves_the_loss_down_to_memory() -> None:
     assert loss.item() < 0.3
 
 
+def holding(tokens: int) -> Student:
+    """A student of so short a context."""
+    asked = student()
+    asked.model.config.max_position_embeddings = tokens
+    return asked
+
+
 @pytest.mark.parametrize(
     ("lessons", "longest", "told"),
     [
         ([], 64, "there are no lessons"),
         ([Lesson(problem="p9", prompt="Ann has", completion="")], 64, "lesson p9: the completion has no token"),
-        ([Lesson(problem="p9", prompt="Ann has 3", completion="eggs")], 5, "lesson p9: 6 tokens, the model holds 5"),
+        (
+            [Lesson(problem="p9", prompt="Ann has 3", completion="eggs")],
+            5,
+            r"lesson p9 \(6 tokens\): longer than the 5 tokens",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_named(lessons: list[Lesson], longest: int, told: str) -> None:
     with pytest.raises(DataError, match=told):
-        encode(lessons, WORDS, "plain", (), longest)
+        encode(lessons, holding(longest))
 
 
 def test_a_lesson_of_just_the_longest_length_is_learned() -> None:
-    assert len(encode([Lesson(problem="p", prompt="Ann has 3", completion="eggs")], WORDS, "plain", (), 6)) == 1
+    assert len(encode([Lesson(problem="p", prompt="Ann has 3", completion="eggs")], holding(6))) == 1
 
 
 LENGTHS = [7 + (i * 37) % 23 for i in range(1003)]
@@ -156,4 +170,4 @@ def test_two_arms_see_the_same_problems_in_the_same_order() -> None:
     lengths = [len(lesson.prompt) for lesson in LESSONS]
     short = [lesson.model_copy(update={"completion": "The answer"}) for lesson in LESSONS]
     one, other = batches(examples(), 3, lengths), batches(examples(short, (3,) * 4), 3, lengths)
-    assert [one(i).problems for i in range(20)] == [other(i).problems for i in range(20)]
+    assert [one(i, 0, 1).problems for i in range(20)] == [other(i, 0, 1).problems for i in range(20)]

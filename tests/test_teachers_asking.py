@@ -9,10 +9,11 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loopback import Loopback, faults_of
+from loopback import OK, Loopback, faults_of
 from stillroom.errors import TeacherError, UsageError
 from stillroom.teachers import limits
 from stillroom.teachers.asking import AnthropicConfig, Desk, OpenAIConfig
@@ -170,9 +171,65 @@ def test_a_budget_stops_before_it_is_passed(tmp_path: Path, monkeypatch: pytest.
         assert set(server.asked.values()) == {1}
 
 
-def test_an_unknown_price_refuses_a_budget(tmp_path: Path) -> None:
-    with Loopback() as server, pytest.raises(TeacherError, match="--max-usd cannot be kept"):
-        ask_and_write(config_for("openai", server), questions(tmp_path), desk(tmp_path, max_usd=1.0), tmp_path / "c")
+def test_an_unknown_price_refuses_a_budget_until_it_is_given(tmp_path: Path) -> None:
+    with Loopback() as server:
+        config = config_for("openai", server, max_new_tokens=20)
+        how = r"table of 20\d\d-\d\d-\d\d, so --max-usd cannot be kept: give it with --price IN,OUT .US dollars"
+        with pytest.raises(TeacherError, match=how):
+            ask_and_write(config, questions(tmp_path), desk(tmp_path, max_usd=1.0), tmp_path / "c")
+        assert not server.asked
+        price = (2.0, 10.0)  # 50 tokens in and 20 out are 0.0003 USD
+        with pytest.raises(TeacherError, match="before --max-usd was passed"):
+            ask_and_write(config, questions(tmp_path), desk(tmp_path, max_usd=0.006, price=price), tmp_path / "c")
+        assert 0 < len(server.asked) < 20
+        ask_and_write(config, questions(tmp_path), desk(tmp_path, max_usd=1.0, price=price), tmp_path / "c")
+        assert "0.0060 spent (your price)" in forecast(config, questions(tmp_path), desk(tmp_path, price=price))[0]
+    assert {json.loads(line)["usd"] for line in (tmp_path / "c").read_text().splitlines()} == {0.0003}
+
+
+def takes_no_temperature(body: dict[str, Any], head: str) -> Any:
+    """Anthropic as of API version 2026-10-21, and of models that refuse a temperature under the older one too."""
+    if "temperature" not in body:
+        return OK
+    old = "anthropic-version: 2023-06-01" in head
+    why = "`temperature` is deprecated for this model." if old else "temperature: Extra inputs are not permitted"
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": why}}
+    return OK if old and body["model"] == "old" else (400, {}, json.dumps(error))
+
+
+def test_anthropic_is_greedy_where_the_model_takes_a_temperature(tmp_path: Path) -> None:
+    bodies = []
+
+    def spy(body: dict[str, Any], head: str) -> Any:
+        bodies.append(body.get("temperature"))
+        return takes_no_temperature(body, head)
+
+    with Loopback(always=spy) as server:
+        old = AnthropicConfig(model="old", base_url=server.anthropic)
+        assert ask_and_write(old, questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")[:2] == (20, 0)
+        assert set(bodies) == {0.0}
+        new = old.model_copy(update={"model": "new"})
+        with pytest.raises(TeacherError, match=r"temperature for model 'new'.*run with --temperature unset"):
+            ask_and_write(new, questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")
+        bodies.clear()
+        unset = AnthropicConfig.parse({**new.model_dump(), "temperature": "unset"}, "teacher")
+        assert ask_and_write(unset, questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")[:2] == (20, 0)
+        assert set(bodies) == {None}
+
+
+def test_a_refusal_of_the_temperature_fails_no_question(tmp_path: Path) -> None:
+    why = (
+        "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is supported."
+    )
+    refusal = (400, {}, json.dumps({"error": {"message": why, "param": "temperature"}}))
+    with Loopback(always=lambda body, head: refusal if "temperature" in body else OK) as server:
+        config = OpenAIConfig(model="m", base_url=server.openai)
+        with pytest.raises(TeacherError, match="--temperature unset"):
+            ask_and_write(config, questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")
+        with Journal(tmp_path / "journal.sqlite") as journal:
+            assert not list(journal.summary())
+        unset = config.model_copy(update={"temperature": "unset"})
+        assert ask_and_write(unset, questions(tmp_path), desk(tmp_path), tmp_path / "cot.jsonl")[:2] == (20, 0)
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:

@@ -1,12 +1,17 @@
 """The pace keeps both limits; the purse never lets more out than it holds."""
 
+from datetime import date
 from pathlib import Path
 
+import pytest
+
+from stillroom.errors import UsageError
 from stillroom.teachers.clients import retry_after
 from stillroom.teachers.journal import on_local_disk
 from stillroom.teachers.limits import Limits, Pace, Purse
-from stillroom.teachers.prices import HOSTS, Price, price_of
+from stillroom.teachers.prices import DATE, HOSTS, PRICES, SOURCES, Price, price_of
 from stillroom.teachers.requests import Ask
+from stillroom.teachers.teaching import parse_price
 
 ASK = Ask("openai", "m", "e", ({"role": "user", "content": "x" * 360},), 100, 0.0, 0)
 
@@ -39,6 +44,21 @@ def test_prices_are_known_for_the_provider_and_dated_versions_alone() -> None:
     assert price_of("openai", "gpt-4o-2024-08-06", HOSTS["openai"]) == Price(2.5, 10.0)
     assert price_of("openai", "gpt-4o-next", HOSTS["openai"]) is None
     assert price_of("openai", "gpt-4o", "http://127.0.0.1/v1") is None
+
+
+def test_the_table_names_its_day_and_where_each_price_stands() -> None:
+    assert date.fromisoformat(DATE) <= date.today()
+    assert set(SOURCES) == set(PRICES) == set(HOSTS)
+    assert all(url.startswith("https://") for url in SOURCES.values())
+
+
+def test_a_price_is_two_numbers() -> None:
+    assert parse_price("2.5,10") == [2.5, 10.0]
+    for text in ("2.5", "1,2,3", "a,b", ""):
+        with pytest.raises(UsageError, match=r"--price .*: expected two numbers, as in 2.5,10"):
+            parse_price(text)
+    with pytest.raises(UsageError, match=r"price\.1"):
+        Limits.parse({"price": [1.0, -1.0]}, "teach")
 
 
 def test_a_network_disk_is_told_from_a_local_one() -> None:

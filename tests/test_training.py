@@ -37,21 +37,22 @@ def rows(first: int, count: int) -> Batch:
     x = torch.stack([torch.randn(WIDTH, generator=torch.Generator().manual_seed(i)) for i in numbers])
     keep = torch.tensor([float(i % 3 != 0) for i in numbers])
     tensors = {"x_BD": x, "y_B": x.sum(-1).sin(), "keep_B": keep}
-    return Batch(tensors, int(keep.sum()), tuple(f"p{i}" for i in numbers))
+    count = int(keep.sum())
+    return Batch(tensors, {"error": count, "size": count}, tuple(f"p{i}" for i in numbers))
 
 
 def batches(size: int):
-    return lambda index: rows(index * size, size)
+    return lambda update, part, parts: rows(update * size + part * size // parts, size // parts)
 
 
 def config(**changes: object) -> FitConfig:
-    plain = {"updates": 12, "learning_rate": 0.01, "warmup": 3, "precision": "no", "log_every": 1}
+    plain = {"updates": 12, "learning_rate": 0.01, "warmup": 3, "precision": "float32", "log_every": 1, "batch_size": 8}
     return FitConfig(**{**plain, **changes})
 
 
-def trained(folder: Path, settings: FitConfig, size: int = 8, dropout: float = 0.0, **at: object) -> dict[str, Tensor]:
+def trained(folder: Path, settings: FitConfig, dropout: float = 0.0, **at: object) -> dict[str, Tensor]:
     model = Regression(dropout)
-    fit(model, batches(size), settings, workplace(folder, **at))
+    fit(model, batches(8), settings, workplace(folder, **at))
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -73,7 +74,7 @@ def test_the_loop_equals_one_written_by_hand(tmp_path: Path) -> None:
         rate = 0.01 * (step + 1) / 3 if step < 3 else 0.005 * (1 + math.cos(math.pi * (step - 3) / 9))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        terms = model(**batches(8)(step).tensors)
+        terms = model(**batches(8)(step, 0, 1).tensors)
         sum(terms.values()).backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 0.05)
         optimizer.step()
@@ -88,9 +89,11 @@ def test_the_loop_equals_one_written_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_accumulated_micro_batches_equal_one_batch(size: int, tmp_path: Path) -> None:
-    assert len({rows(i * size, size).labels for i in range(8 // size)}) > 1  # so that equal weights would be wrong
-    whole = trained(tmp_path / "whole", config(), 8)
-    parts = trained(tmp_path / "parts", config(accumulate=8 // size), size)
+    assert (
+        len({rows(i * size, size).counts["error"] for i in range(8 // size)}) > 1
+    )  # so that equal weights would be wrong
+    whole = trained(tmp_path / "whole", config())
+    parts = trained(tmp_path / "parts", config(micro_batch=size))
     for name, tensor in whole.items():
         torch.testing.assert_close(parts[name], tensor, rtol=0, atol=1e-6)
     for one, other in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "parts"), strict=True):
@@ -125,18 +128,18 @@ def test_logging_follows_its_interval_and_tells_the_last_update(tmp_path: Path) 
     assert [row["step"] for row in metrics(tmp_path)] == [5, 10, 12]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_a_killed_run_taken_up_again_ends_with_the_same_bytes(precision, accumulate, tmp_path: Path) -> None:
-    settings = config(precision=precision, accumulate=accumulate, snapshots=4)
+@pytest.mark.parametrize("micro", [8, 4])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_killed_run_taken_up_again_ends_with_the_same_bytes(precision, micro, tmp_path: Path) -> None:
+    settings = config(precision=precision, micro_batch=micro, snapshots=4)
     alone = trained(tmp_path / "alone", settings, dropout=0.5)
-    for die in (5 * accumulate, 9 * accumulate, None):
+    for die in (5, 9, None):
         model = Regression(0.5)
 
-        def fragile(index: int, die: int | None = die) -> Batch:
+        def fragile(index: int, part: int, parts: int, die: int | None = die) -> Batch:
             if index == die:
                 raise KeyboardInterrupt
-            return batches(8)(index)
+            return batches(8)(index, part, parts)
 
         at = workplace(tmp_path / "killed", checkpoint_seconds=0)
         try:
@@ -144,7 +147,7 @@ def test_a_killed_run_taken_up_again_ends_with_the_same_bytes(precision, accumul
             fit(model, fragile, settings, at)
         except KeyboardInterrupt:
             assert die is not None
-            assert [int(p.name.rpartition("-")[2]) for p in complete(at.partial)] == [die // accumulate]
+            assert [int(p.name.rpartition("-")[2]) for p in complete(at.partial)] == [die]
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, alone[name]), name
     for name in ("metrics.jsonl", "snapshots/step-3.safetensors", "snapshots/step-12.safetensors"):
@@ -169,7 +172,7 @@ def test_every_logged_term_moves_a_gradient(term: str) -> None:
 
 def test_two_precisions_in_one_process_do_not_meet(tmp_path: Path) -> None:
     first = trained(tmp_path / "a", config())
-    low = trained(tmp_path / "b", config(precision="bf16"))
+    low = trained(tmp_path / "b", config(precision="bfloat16"))
     again = trained(tmp_path / "c", config())
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], low[name]) for name in first)

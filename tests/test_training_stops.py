@@ -24,11 +24,16 @@ class Loss(nn.Module):
 
 
 def batches(values):
-    return lambda index: Batch({"bad": torch.tensor(values(index))}, 1, (f"problem-{index}", f"other-{index}"))
+    def batch(update: int, part: int, parts: int) -> Batch:
+        number = update * parts + part
+        counts = {"good": 1, "bad": 1}
+        return Batch({"bad": torch.tensor(values(number))}, counts, (f"problem-{number}", f"other-{number}"))
+
+    return batch
 
 
 def config(**changes: object) -> FitConfig:
-    return FitConfig(**{"updates": 6, "warmup": 0, "precision": "no", "log_every": 1, **changes})
+    return FitConfig(**{"updates": 6, "warmup": 0, "precision": "float32", "log_every": 1, **changes})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -60,14 +65,19 @@ def test_a_gradient_that_is_no_number_stops_too(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"root": (self.weight * x).square().sum().sqrt()}  # finite at 0, where its slope is not
 
-    one = Batch({"x": torch.ones(2)}, 1, ("p",))
+    one = Batch({"x": torch.ones(2)}, {"root": 1}, ("p",))
     with pytest.raises(TrainingError, match="the gradient's norm became nan at update 1"):
-        fit(Root(), lambda index: one, config(), workplace(tmp_path))
+        fit(Root(), lambda *_: one, config(), workplace(tmp_path))
 
 
 def test_all_micro_batches_of_a_broken_update_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="problem-2, other-2, problem-3, other-3"):
-        fit(Loss(), batches(lambda i: math.nan if i == 3 else 1.0), config(accumulate=2), workplace(tmp_path))
+        fit(
+            Loss(),
+            batches(lambda i: math.nan if i == 3 else 1.0),
+            config(batch_size=2, micro_batch=1),
+            workplace(tmp_path),
+        )
 
 
 def test_divergence_stops_and_is_told(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line: thin doors to the rooms. Exit codes: 0 done, 1 failed, 2 wrong usage.
+"""The command line: thin doors to the rooms. Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM.
 
 Rooms are imported inside the commands, so that `--help` answers at once and `report` opens without torch.
 """
@@ -6,6 +6,7 @@ Rooms are imported inside the commands, so that `--help` answers at once and `re
 import json
 import os
 import shutil
+import signal
 import sys
 import webbrowser
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from stillroom import __version__
-from stillroom.errors import StillroomError, UsageError, unknown
+from stillroom.errors import Interrupted, StillroomError, UsageError, unknown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,17 +59,20 @@ def run(
     from stillroom.report.figures import accuracy_table
     from stillroom.store import Store
 
-    name, settled = load_recipe(recipe, overrides or [])
-    plan = pipeline.upto(pipeline.Planner(name, settled).plan(), until)
+    cells = load_recipe(recipe, overrides or [])
+    plan = pipeline.upto(pipeline.plan(recipe, cells), until)
     store = Store(store_root())
     if dry_run:
         for stage in plan:
             emit(f"{'reuse' if store.find(stage) else 'run':6}{stage.name:28}{stage.stage}/{stage.key}")
         return
-    folder = pipeline.run(plan, store, settled.settings)
+    folder = pipeline.run(plan, store, next(iter(cells.values())).settings)
+    if os.environ.get("RANK", "0") != "0":
+        return
     result = folder / "report.html"
-    if scores := next((stage for stage in plan if stage.stage == "scores"), None):
-        emit(accuracy_table(store.folder("scores", scores.key) / "scores.jsonl"))
+    told = [stage for stage in plan if stage.stage == "comparison"] or [s for s in plan if s.stage == "scores"]
+    if told:
+        emit(accuracy_table(store.folder(told[0].stage, told[0].key) / "scores.jsonl"))
     emit(f"{result if result.exists() else folder}")
     if output is not None:
         copy(result, output)
@@ -94,11 +98,16 @@ def teach(
     limit: Annotated[int | None, typer.Option("-n", "--limit", min=1, help="The first N questions only.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Replies a question.")] = 1,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 512,
-    temperature: Annotated[float | None, typer.Option(help="Greedy for one sample, 0.2 for several.")] = None,
+    temperature: Annotated[
+        str | None, typer.Option(help="Greedy for one sample, 0.2 for several; `unset` sends none.")
+    ] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight at once.")] = 8,
     requests_per_minute: Annotated[float | None, typer.Option()] = None,
     tokens_per_minute: Annotated[float | None, typer.Option()] = None,
     max_usd: Annotated[float | None, typer.Option(help="Stop before these requests have cost more.")] = None,
+    price: Annotated[
+        str | None, typer.Option(metavar="IN,OUT", help="US dollars a million input and output tokens.")
+    ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Use the provider's batch interface.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for one reply.")] = 120.0,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Ask again what failed for good.")] = False,
@@ -119,11 +128,12 @@ def teach(
 
     options = {
         "base_url": base_url, "granularity": granularity, "format": format, "samples": samples,
-        "max_new_tokens": max_new_tokens, "temperature": temperature,
+        "max_new_tokens": max_new_tokens, "temperature": teaching.parse_temperature(temperature),
     }  # fmt: skip
     pace = {
         "concurrency": concurrency, "requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute,
-        "max_usd": max_usd, "batch": batch, "timeout_s": timeout, "retry_failed": retry_failed,
+        "max_usd": max_usd, "price": teaching.parse_price(price), "batch": batch, "timeout_s": timeout,
+        "retry_failed": retry_failed,
     }  # fmt: skip
     config = teaching.parse_teacher(teacher, options)
     asked = teaching.Questions(questions, limit)
@@ -350,12 +360,18 @@ def schema() -> None:
     emit(json.dumps(pipeline.schema(), indent=1))
 
 
+def terminated(*_: object) -> None:
+    raise Interrupted("stopped by SIGTERM; what was done is kept: run the same command to go on")
+
+
 def main() -> None:
+    signal.signal(signal.SIGTERM, terminated)
     try:
         app()
     except StillroomError as error:
-        print(f"stillroom: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stillroom: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(75 if isinstance(error, Interrupted) else 2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         print("stillroom: stopped; run the same command to go on", file=sys.stderr)  # noqa: T201
         sys.exit(130)

@@ -38,7 +38,7 @@ def decode(
     prompts: Sequence[Sequence[int]],
     new_tokens: int,
     pad: int,
-    end: int,
+    ends: Sequence[int],
     sampling: Sampling | None = None,
 ) -> list[Completion]:
     """Completions of one batch of prompts (token ids), greedy unless told, each of at most `new_tokens` tokens."""
@@ -49,7 +49,7 @@ def decode(
         ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask_BT[row, longest - len(prompt) :] = 1
     settings = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=end
+        max_new_tokens=new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=list(ends)
     )
     if sampling is not None:
         torch.manual_seed(sampling.seed)
@@ -57,12 +57,12 @@ def decode(
     out_BT = model.generate(  # type: ignore[operator]
         input_ids=ids_BT.to(model.device), attention_mask=mask_BT.to(model.device), generation_config=settings
     )
-    return [_cut(row[longest:], end) for row in out_BT.tolist()]
+    return [_cut(row[longest:], ends) for row in out_BT.tolist()]
 
 
-def _cut(ids: list[int], end: int) -> Completion:
-    stopped = end in ids
-    return Completion(ids[: ids.index(end)] if stopped else ids, stopped)
+def _cut(ids: list[int], ends: Sequence[int]) -> Completion:
+    length = next((i for i, token in enumerate(ids) if token in ends), None)
+    return Completion(ids[:length], length is not None)
 
 
 def decode_all(
@@ -70,7 +70,7 @@ def decode_all(
     prompts: Sequence[Sequence[int]],
     new_tokens: int,
     pad: int,
-    end: int,
+    ends: Sequence[int],
     batch_size: int,
     skip: frozenset[int] = frozenset(),
     sampling: Sampling | None = None,
@@ -82,5 +82,5 @@ def decode_all(
     for rows in plan([len(prompt) for prompt in prompts], batch_size):
         if not skip.issuperset(rows):
             drawn = Sampling(sampling.temperature, sampling.seed + rows[0]) if sampling else None
-            done = decode(model, [prompts[row] for row in rows], new_tokens, pad, end, drawn)
+            done = decode(model, [prompts[row] for row in rows], new_tokens, pad, ends, drawn)
             yield dict(zip(rows, done, strict=True))

@@ -1,17 +1,24 @@
 """Where torch computes, and with how many threads: set explicitly by every stage, since both can change the bits."""
 
+import os
+
 import torch
 
 from stillroom.errors import UsageError
 
 
 def use(device: str, threads: int) -> torch.device:
-    """Set torch's threads and return the device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is."""
+    """Set torch's threads and return the device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the best there is.
+
+    Of many processes on one machine each takes the accelerator of its own number.
+    """
     torch.set_num_threads(threads)
-    if device == "auto":
-        return torch.accelerator.current_accelerator() or torch.device("cpu")
+    chosen = torch.accelerator.current_accelerator() or torch.device("cpu") if device == "auto" else None
     try:
-        chosen = torch.device(device)
+        chosen = chosen or torch.device(device)
+        if chosen.type != "cpu" and chosen.index is None and "LOCAL_RANK" in os.environ:
+            chosen = torch.device(chosen.type, int(os.environ["LOCAL_RANK"]))
+            torch.accelerator.set_device_index(chosen)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

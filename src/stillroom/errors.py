@@ -7,7 +7,8 @@
   + StoreError         the store cannot be read or written
     - LeaseLost        another process took this stage over
   + TeacherError       a teacher cannot be asked: no key, no network, no credit, an unknown model
-  + TrainingError      the loss became NaN or diverged
+  + TrainingError      the loss became NaN or diverged, or memory was short
+  + Interrupted        SIGTERM came; what was done is saved (exit code 75)
 """
 
 import difflib
@@ -43,6 +44,10 @@ class TeacherError(StillroomError, RuntimeError):
 
 
 class TrainingError(StillroomError, ArithmeticError):
+    pass
+
+
+class Interrupted(StillroomError):
     pass
 
 

@@ -1,5 +1,9 @@
-"""How long work tells of itself: a bar with rate and time left on a terminal, plain lines elsewhere (on stderr)."""
+"""How long work tells of itself: a bar with rate and time left on a terminal, plain lines elsewhere (on stderr).
 
+Of the processes of one run the first alone speaks.
+"""
+
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,9 +16,14 @@ INTERVAL = 10.0
 """Seconds between two plain lines."""
 
 
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(message: str) -> None:
     """One plain line for the user, beside any bar."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    if _first():
+        print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class Meter:
@@ -39,7 +48,7 @@ class Meter:
 
 @contextmanager
 def meter(label: str, total: int, unit: str = "it", start: int = 0) -> Iterator[Meter]:
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and _first()):
         yield Meter(label, total, unit, start, None)
         return
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))

@@ -98,6 +98,8 @@ class Lesson(Record):
     problem: str
     prompt: str
     completion: str
+    term: str = "ce"
+    """The term of the loss that it belongs to, where a student learns more than one task."""
 
 
 class Prediction(Record):
@@ -154,6 +156,8 @@ class Comparison(Record):
     low: float
     high: float
     p: float
+    holm: float | None = None
+    """`p` after Holm's correction over all comparisons of a sweep."""
 
 
 class Thought(Record):

@@ -80,10 +80,15 @@ class Workplace:
     checkpoint_seconds: float = 30.0
     trackers: tuple[str, ...] = ()
     device: str = "cpu"
+    shard: bool = False
+    """Whether the weights are shared out over the processes of a run."""
     journal: Path = Path("journal.sqlite")
     """Where replies that were paid for are kept: one for the whole store, outside any stage."""
     check: Callable[[], None] = lambda: None
     """Raises when this process has lost the right to go on (see `leases.Lease`)."""
+
+    main: bool = True
+    """Whether this process writes: the first of a run's processes does."""
 
     @property
     def partial(self) -> Path:
@@ -171,8 +176,11 @@ class Store:
         committed = (folder / MANIFEST).exists()
         return folder if committed and self.damage(folder) is None else None
 
-    def ensure(self, stage: Stage, **settings: Any) -> Path:
-        """The folder of a stage, computed now if it is not there: by this process, or by another that has begun."""
+    def ensure(self, stage: Stage, before: Callable[[], Any] | None = None, **settings: Any) -> Path:
+        """The folder of a stage, computed now if it is not there: by this process, or by another that has begun.
+
+        `before` is called when this process is about to compute.
+        """
         folder = self.folder(stage.stage, stage.key)
         if found := self.find(stage):
             say(f"= {stage.name}: reused {stage.stage}/{stage.key}")
@@ -189,7 +197,7 @@ class Store:
             ) from None
         try:
             if self.find(stage) is None:
-                self._compute(stage, folder, lease, settings)
+                self._compute(stage, folder, lease, before or (lambda: None), settings)
         except (OSError, SafetensorError) as error:
             if isinstance(error, StoreError) or not disk_is_full(error):
                 raise
@@ -198,7 +206,15 @@ class Store:
             lease.release()
         return folder
 
-    def _compute(self, stage: Stage, folder: Path, lease: Lease, settings: dict[str, Any]) -> None:
+    def assist(self, stage: Stage, **settings: Any) -> None:
+        """Compute a stage together with the process that holds its lease; nothing is written from here."""
+        parents = {role: self.folder(p.stage, p.key) for role, p in stage.parents.items()}
+        folder = self.folder(stage.stage, stage.key)
+        stage.run(Workplace(out=folder, parents=parents, name=stage.name, main=False, **settings))
+
+    def _compute(
+        self, stage: Stage, folder: Path, lease: Lease, before: Callable[[], Any], settings: dict[str, Any]
+    ) -> None:
         if (folder / MANIFEST).exists():
             aside = folder.with_name(f"{stage.key}.damaged-{time.time_ns()}")
             say(f"! {stage.name}: {folder}: {self.damage(folder)}; set aside as {aside.name} and made again")
@@ -211,6 +227,7 @@ class Store:
         place = Workplace(
             out=folder, parents=parents, name=stage.name, journal=self.journal, check=lease.check, **settings
         )
+        before()
         stage.run(place)
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
         files = {str(p.relative_to(folder)): _settle(p) for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -2,6 +2,7 @@
 
 * `normal`     question → <reasoning> rationale </reasoning> answer
 * `distilled`  question → answer
+* `step_by_step`  two tasks, each named before the question: question → rationale, and question → answer
 * the primer   what the base learns: the language of the stories, single steps, and single lines of reasoning
 """
 
@@ -17,11 +18,14 @@ from stillroom.records import Lesson, Problem, Rationale
 from stillroom.store import Workplace
 from stillroom.tasks import NARRATED
 
-VERSION = 1
+VERSION = 2
+ANSWER, RATIONALE = "answer", "rationale"
+TASKS = {ANSWER: "[answer] ", RATIONALE: "[rationale] "}
+"""What stands before the question in distilling step-by-step (Hsieh et al. 2023, section 3.2)."""
 
 
 class LessonsConfig(Config):
-    variant: Literal["normal", "distilled"]
+    variant: Literal["normal", "distilled", "step_by_step"]
 
 
 def conclusion(answer: str) -> str:
@@ -45,16 +49,20 @@ def _taught(at: Workplace) -> list[tuple[Problem, Rationale]]:
 
 
 def make_lessons(config: LessonsConfig, at: Workplace) -> None:
-    """Stage `lessons`: one lesson for each training problem that has a rationale."""
-    write_lines(
-        at.out / "lessons.jsonl",
-        [
-            Lesson(
-                problem=problem.id, prompt=problem.question, completion=completion(problem, rationale, config.variant)
-            )
-            for problem, rationale in _taught(at)
-        ],
-    )
+    """Stage `lessons`: one lesson for each training problem that has a rationale, two in distilling step-by-step."""
+    lessons = [lesson for problem, rationale in _taught(at) for lesson in _lessons(problem, rationale, config.variant)]
+    write_lines(at.out / "lessons.jsonl", lessons)
+
+
+def _lessons(problem: Problem, rationale: Rationale, variant: str) -> list[Lesson]:
+    if variant != "step_by_step":
+        text = completion(problem, rationale, variant)
+        return [Lesson(problem=problem.id, prompt=problem.question, completion=text)]
+    texts = {ANSWER: conclusion(problem.answer), RATIONALE: rationale.text}
+    return [
+        Lesson(problem=problem.id, prompt=TASKS[term] + problem.question, completion=text, term=term)
+        for term, text in texts.items()
+    ]
 
 
 class PrimerConfig(Config):

@@ -71,8 +71,8 @@ def predict(
     A question that leaves no room for `new_tokens` in the student's context is not asked: its answer is empty.
     """
     tokenizer = student.tokenizer
-    whole = [student.prompt(problem.question) for problem in problems]
-    room = student.model.config.max_position_embeddings - config.new_tokens
+    whole = student.prompts([problem.question for problem in problems])
+    room = student.context - config.new_tokens
     unasked = {
         problem.id: Prediction(problem=problem.id, text="", tokens=0, stopped=False)
         for problem, prompt in zip(problems, whole, strict=True)
@@ -87,7 +87,7 @@ def predict(
         done = {p.problem: p for p in map(Prediction.model_validate_json, file.lines)}
         bar.advance(len(done))
         known = frozenset(row_of[name] for name in done)
-        ids = {"pad": tokenizer.pad_token_id, "end": tokenizer.eos_token_id}
+        ids = {"pad": tokenizer.pad_token_id, "ends": student.stops}
         for batch in decode_all(
             student.model, prompts, config.new_tokens, **ids, batch_size=config.batch_size, skip=known
         ):

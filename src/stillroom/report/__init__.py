@@ -46,7 +46,7 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
     example = read_lines(at.parents["problems"] / "test.jsonl", Problem)[-1]
     losses = {name: _metrics(at.parents[name] / "metrics.jsonl") for name in config.students}
     figures = [accuracy_figure(scores), *lens_figure(findings), *layer_figure(findings), loss_figure(losses)]
-    page = _template().render(
+    page = template("report.html").render(
         recipe=config.recipe,
         resolved=json.dumps(config.resolved, indent=1, sort_keys=True),
         figures=figures,
@@ -62,7 +62,8 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
 
 
 def _metrics(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """What the loop logged; a base that was not trained here has no log."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _provenance(parents: Mapping[str, Path]) -> list[dict[str, str]]:
@@ -82,9 +83,10 @@ def _provenance(parents: Mapping[str, Path]) -> list[dict[str, str]]:
     return rows
 
 
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """One of this room's pages, every value in it escaped."""
     loader = jinja2.PackageLoader("stillroom.report", ".")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["figure"] = lambda value: f"{value:.3g}"
     environment.filters["share"] = lambda value: f"{100 * value:.1f} %"
-    return environment.get_template("report.html")
+    return environment.get_template(name)

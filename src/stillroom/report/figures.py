@@ -36,9 +36,10 @@ def _style(index: int, marker: bool = True) -> dict[str, Any]:
     )
 
 
-def _figure(
+def finished(
     anchor: str, title: str, caption: str, plot: go.Figure, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
 ) -> Figure:
+    """The plot in the house's style, with its caption and its table."""
     plot.update_layout(
         template="plotly_white",
         margin={"l": 60, "r": 20, "t": 20, "b": 50},
@@ -49,7 +50,8 @@ def _figure(
     return Figure(anchor, title, caption, plot.to_json(), columns, rows)
 
 
-def _interval(rows: Sequence[Any]) -> dict[str, Any]:
+def interval(rows: Sequence[Any]) -> dict[str, Any]:
+    """Error bars of scores or findings, as Plotly takes them."""
     above = [max(0.0, row.high - row.value) for row in rows]
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": [max(0.0, r.value - r.low) for r in rows]}
 
@@ -73,12 +75,12 @@ def accuracy_figure(scores: Sequence[Score]) -> Figure:
             x=[int(s.group) for s in rows],
             y=[s.value for s in rows],
             name=label,
-            error_y=_interval(rows),
+            error_y=interval(rows),
             **_style(index),
         )
     plot.update_xaxes(title="steps of the problem", dtick=1)
     plot.update_yaxes(title="accuracy", range=[0, 1.04], tickformat=".0%")
-    return _figure(
+    return finished(
         "accuracy",
         "Accuracy by number of steps",
         "Greedy answers to test problems, none of which is in the training data. Bars are 95 % Wilson intervals. Null: "
@@ -104,7 +106,7 @@ def lens_figure(findings: Sequence[Finding]) -> list[Figure]:
                 x=[f.layer for f in line],
                 y=[f.value for f in line],
                 name=label,
-                error_y=_interval(line),
+                error_y=interval(line),
                 **_style(index),
             )
             null = {**_style(index, marker=False), "opacity": 0.6}
@@ -114,7 +116,7 @@ def lens_figure(findings: Sequence[Finding]) -> list[Figure]:
         plot.update_xaxes(title="layer (0 is the embedding)", dtick=1)
         plot.update_yaxes(title="share in the top 5", range=[0, 1.04], tickformat=".0%")
         figures.append(
-            _figure(
+            finished(
                 f"logit-lens-{name}",
                 f"Logit lens at the answer position: {name}",
                 "Lines with markers: the share of test problems in which the value of that step is among the five "
@@ -141,7 +143,7 @@ def layer_figure(findings: Sequence[Finding]) -> list[Figure]:
             x=["outside" if f.layer is None else f"layer {f.layer}" for f in bars],
             y=[f.value for f in bars],
             name=f"{pair[0]} → {pair[1]}",
-            error_y=_interval(bars),
+            error_y=interval(bars),
             text=[f"{f.value:.2f}" for f in bars],
             marker={
                 "color": COLOURS[index % 8],
@@ -150,7 +152,7 @@ def layer_figure(findings: Sequence[Finding]) -> list[Figure]:
         )
     plot.update_yaxes(title="‖W′ − W‖ / ‖W‖")
     return [
-        _figure(
+        finished(
             "weights",
             "Weight differences by layer",
             "How far all parameters of a layer moved, relative to their norm; `outside` are the embeddings and the "
@@ -175,23 +177,28 @@ def loss_figure(losses: Mapping[str, list[dict[str, float]]]) -> Figure:
     plot = go.Figure()
     for index, (name, rows) in enumerate(losses.items()):
         plot.add_scatter(
-            x=[r["step"] for r in rows], y=[r["ce"] for r in rows], name=name, **_style(index, marker=False)
+            x=[r["step"] for r in rows], y=[_loss(r) for r in rows], name=name, **_style(index, marker=False)
         )
     plot.update_xaxes(title="updates")
-    plot.update_yaxes(title="training loss (nats a token)", type="log")
-    return _figure(
+    plot.update_yaxes(title="training loss (nats)", type="log")
+    return finished(
         "loss",
         "Training loss",
-        "Cross-entropy on the tokens that carry a label, in nats. Completions differ between students, so the curves "
-        "compare each student with itself over time, not with the others.",
+        "The sum of the weighted terms of each run's loss, in nats a token. Completions differ between students, so "
+        "the curves compare each student with itself over time, not with the others.",
         plot,
         ("run", "update", "loss", "learning rate", "gradient norm"),
         [
-            (name, r["step"], r["ce"], r["learning_rate"], r["gradient_norm"])
+            (name, r["step"], _loss(r), r["learning_rate"], r["gradient_norm"])
             for name, rows in losses.items()
             for r in rows
         ],
     )
+
+
+def _loss(row: Mapping[str, float]) -> float:
+    """The sum of the terms that a row of the loop's log holds."""
+    return sum(value for name, value in row.items() if name not in ("step", "learning_rate", "gradient_norm"))
 
 
 def accuracy_table(path: Path) -> str:

@@ -1,77 +1,34 @@
-"""Students: any causal language model in a Hugging Face folder, with what is needed to ask it the way it was taught.
+"""Students: any causal language model, taught by one set of lessons and kept with what is needed to ask it that way."""
 
-A student's folder is an ordinary Hugging Face folder with `student.json` beside the weights.
-"""
-
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import torch
 from pydantic import Field
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from torch import nn
 
 from stillroom.config import Config
 from stillroom.devices import use
-from stillroom.errors import DataError
+from stillroom.errors import UsageError
 from stillroom.files import read_lines, write_json
 from stillroom.records import Lesson, Problem
 from stillroom.store import Workplace
-from stillroom.students.prompts import Style, render
+from stillroom.students import adapters
+from stillroom.students.adapters import AdapterConfig, checkpoint_activations
+from stillroom.students.batches import Example, keeps_apart, lesson_batches
+from stillroom.students.folders import Manner, Origin, Student, load, save
+from stillroom.students.gkd import GkdConfig, GkdObjective, refuse_other_vocabulary
+from stillroom.students.prompts import render
 from stillroom.students.scratch import PAUSE, ScratchConfig, bpe_tokenizer, scratch_model, word_tokenizer
-from stillroom.students.sft import Example, SftObjective, encode, sft_batches
-from stillroom.training import FitConfig, fit
+from stillroom.students.sft import SftObjective, encode
+from stillroom.students.tokens import add_tokens
+from stillroom.training import Batch, Batches, FitConfig, fit
 
-VERSION = 2
-
-disable_progress_bar()  # type: ignore[no-untyped-call]  # loading and saving take milliseconds here, and progress has its own room
-
-
-class Manner(Config):
-    """How a student is asked: kept in `student.json` beside its weights."""
-
-    style: Style = "plain"
-    pauses: int = Field(0, ge=0)
-    """Contentless pause tokens between the question and the answer."""
-    attention: Literal["eager", "sdpa"] = "eager"
-
-
-@dataclass(frozen=True)
-class Student:
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    manner: Manner
-
-    def prompt(self, question: str) -> list[int]:
-        """The tokens after which the student answers."""
-        text = render(question, self.manner.style)
-        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], *self.pauses()]
-
-    def pauses(self) -> list[int]:
-        return [int(self.tokenizer.convert_tokens_to_ids(PAUSE))] * self.manner.pauses  # type: ignore[arg-type]
-
-
-def save(student: Student, folder: Path) -> None:
-    student.model.save_pretrained(folder)
-    student.tokenizer.save_pretrained(folder)
-    write_json(folder / "student.json", student.manner.model_dump())
-
-
-def load(folder: Path, device: str = "cpu") -> Student:
-    """A student from its folder, in float32, ready to be asked. Raises `DataError` for a folder that is none."""
-    try:
-        manner = Manner.model_validate_json((folder / "student.json").read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{folder}: no student.json, so this is no student's folder") from None
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation=manner.attention, local_files_only=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model.to(device)  # type: ignore[arg-type]
-    model.eval()  # type: ignore[no-untyped-call]
-    return Student(model, tokenizer, manner)
+__all__ = [
+    "BaseConfig", "Manner", "Origin", "Student", "StudentConfig", "load", "make_base", "make_student", "save",
+    "token_statistics",
+]  # fmt: skip
+VERSION = 3
 
 
 class BaseConfig(Config):
@@ -95,25 +52,63 @@ def make_base(config: BaseConfig, at: Workplace) -> None:
     model = scratch_model(config.scratch, tokenizer, config.fit.seed)
     model.to(device)  # type: ignore[arg-type]
     student = Student(model, tokenizer, Manner())
-    _teach(student, lessons, None, config.fit, at)
+    _teach(student, SftObjective(model), lessons, None, config.fit, at)
 
 
 class StudentConfig(Config):
-    """A student differs from its base in what it is shown (its lessons) and in nothing else."""
+    """A student differs from its base in what it is shown and in what its loss asks of it."""
 
     pauses: int = Field(0, ge=0)
+    prefix: str = ""
+    """What stands before each question when the student is asked."""
+    terms: dict[str, float] = {"ce": 1.0}
+    """The weight of each task of its lessons."""
+    gkd: GkdConfig | None = None
+    """Learn from a teacher's distribution, not from the lessons' words alone."""
+    adapter: AdapterConfig = AdapterConfig()
+    checkpointing: bool = False
     fit: FitConfig = FitConfig()
 
 
 def make_student(config: StudentConfig, at: Workplace) -> None:
     """Stage `student`: the base, fine-tuned on one set of lessons."""
     device = use(at.device, config.fit.threads)
-    base = load(at.parents["base"], str(device))
     lessons = read_lines(at.parents["lessons"] / "lessons.jsonl", Lesson)
     problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
     questions = [problems[lesson.problem].question for lesson in lessons]
-    manner = base.manner.model_copy(update={"pauses": config.pauses})
-    _teach(Student(base.model, base.tokenizer, manner), lessons, questions, config.fit, at)
+    student = begin(config, at, str(device))
+    objective = _objective(student, config, at, str(device))
+    _teach(student, objective, lessons, questions, config.fit, at)
+
+
+def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
+    """The base as this student starts: asked in its manner, with its tokens and its adapter."""
+    home = at.parents["base"]
+    base = load(home, device, quantised=config.adapter.name == "qlora")
+    model, tokenizer = base.model, base.tokenizer
+    grown = bool(config.pauses) and PAUSE not in tokenizer.get_vocab()
+    if grown:
+        add_tokens(model, tokenizer, [PAUSE])
+    changes: dict[str, object] = {"pauses": config.pauses, "prefix": config.prefix, "origin": None}
+    if config.adapter.name != "full":
+        origin = base.manner.origin or Origin(source=f"../../base/{home.name}")
+        changes |= {"origin": origin, "quantised": config.adapter.name == "qlora"}
+    if config.checkpointing:
+        checkpoint_activations(model)
+    adapted: Any = adapters.attach(model, config.adapter, grown)
+    return Student(adapted, tokenizer, base.manner.model_copy(update=changes))
+
+
+def _objective(student: Student, config: StudentConfig, at: Workplace, device: str) -> nn.Module:
+    if config.gkd is None:
+        return SftObjective(student.model, config.terms)
+    teacher = load(at.parents["teacher"], device)
+    refuse_other_vocabulary(student.tokenizer, teacher.tokenizer)
+    if at.shard and config.gkd.share:
+        raise UsageError(
+            f"{at.name}: settings.shard cannot be used while a student samples: set gkd.share=0, or shard=false"
+        )
+    return GkdObjective(student, teacher.model.requires_grad_(False), config.gkd)
 
 
 def token_statistics(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
@@ -129,21 +124,38 @@ def token_statistics(examples: Sequence[Example]) -> dict[str, dict[str, float]]
 
 
 def _teach(
-    student: Student, lessons: list[Lesson], questions: list[str] | None, fit_config: FitConfig, at: Workplace
+    student: Student,
+    objective: nn.Module,
+    lessons: list[Lesson],
+    questions: list[str] | None,
+    fit_config: FitConfig,
+    at: Workplace,
 ) -> None:
     """Fit, then save. Batches are grouped by the length of `questions`, or by the lessons' own where that is None."""
-    examples = encode(
-        lessons,
-        student.tokenizer,
-        student.manner.style,
-        student.pauses(),
-        student.model.config.max_position_embeddings,
-    )
+    examples = encode(lessons, student)
+    fit_config = fit_config.settled(len(examples))
+    if fit_config.packing and not keeps_apart(student.model):
+        raise UsageError(f"{at.name}: this model's attention mixes rows that are packed; set fit.packing=false")
     if questions is None:
-        lengths = [len(example.prompt) + len(example.completion) for example in examples]
+        lengths = [example.length for example in examples]
     else:
         lengths = [len(ids) for ids in student.tokenizer(questions, add_special_tokens=False)["input_ids"]]
-    batches = sft_batches(examples, lengths, student.tokenizer.pad_token_id, fit_config.batch_size, fit_config.seed)
-    fit(SftObjective(student.model), batches, fit_config, at)
-    save(student, at.out)
-    write_json(at.out / "tokens.json", token_statistics(examples))
+    pad = int(student.tokenizer.pad_token_id)
+    batches = lesson_batches(examples, lengths, pad, fit_config.batch_size, fit_config.seed, fit_config.packing)
+    if isinstance(objective, GkdObjective):
+        batches = _by_rows(batches)
+    weights = fit(objective, batches, fit_config, at)
+    if at.main:
+        own = {name.removeprefix("model."): tensor for name, tensor in weights.items()} if at.shard else None
+        save(student, at.out, own)
+        write_json(at.out / "tokens.json", token_statistics(examples))
+
+
+def _by_rows(batches: Batches) -> Batches:
+    """Counted by rows: how long a row is that the student samples is not known before."""
+
+    def counted(update: int, part: int, parts: int) -> Batch:
+        batch = batches(update, part, parts)
+        return dataclasses.replace(batch, counts={"gkd": len(batch.problems)})
+
+    return counted

@@ -1,112 +1,88 @@
 """Supervised fine-tuning: cross-entropy on the completion and the end of the text, and on nothing else.
 
-Legend: B rows, T tokens, K last positions that may carry a label, V vocabulary.
+*Distilling step-by-step* (Hsieh et al. 2023, arXiv 2305.02301, eq. 3) is the same with two terms: L = L_label +
+λ L_rationale, each a mean over the labels of its own lessons.
+
+Legend: B rows, T tokens, K positions whose next token may be a label, V vocabulary.
 """
 
-import functools
-import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from stillroom.errors import DataError
 from stillroom.records import Lesson
-from stillroom.students.prompts import render
-from stillroom.training import Batch, Batches
+from stillroom.students.batches import CE, IGNORED, Example
+from stillroom.students.folders import Student
+from stillroom.students.prompts import completions_ids
 
-IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Example:
-    """One lesson in tokens: the loss touches `completion`, whose last token ends the text."""
-
-    problem: str
-    prompt: list[int]
-    completion: list[int]
+SHOWN = 5
+"""How many offending lessons an error names."""
 
 
 class SftObjective(nn.Module):
-    """Mean negative log-likelihood of the labels: the term `ce`, in nats a token."""
+    """Weighted mean negative log-likelihoods of the labels, in nats a token: the term `ce`, or one for each task."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, weights: Mapping[str, float] = {CE: 1.0}) -> None:
         super().__init__()
         self.model = model
+        self.weights = dict(sorted(weights.items()))
 
-    def forward(self, input_ids_BT: Tensor, labels_BK: Tensor) -> dict[str, Tensor]:
-        keep = labels_BK.shape[1] + 1  # logits are computed only where a label follows
-        output = self.model(input_ids=input_ids_BT, logits_to_keep=keep, use_cache=False)
-        logits_BKV = output.logits[:, :-1].float()
-        return {"ce": nn.functional.cross_entropy(logits_BKV.flatten(0, 1), labels_BK.flatten(), ignore_index=IGNORED)}
+    def forward(
+        self,
+        input_ids_BT: Tensor,
+        labels_BK: Tensor,
+        keep_K: Tensor,
+        position_ids_BT: Tensor | None = None,
+        term_B: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        logits_BKV = kept_logits(self.model, input_ids_BT, keep_K, position_ids_BT)
+        if term_B is None:
+            ce = nn.functional.cross_entropy(logits_BKV.flatten(0, 1), labels_BK.flatten(), ignore_index=IGNORED)
+            return {name: weight * ce for name, weight in self.weights.items()}
+        loss_BK = nn.functional.cross_entropy(
+            logits_BKV.transpose(1, 2), labels_BK, ignore_index=IGNORED, reduction="none"
+        )
+        terms = {}
+        for number, (name, weight) in enumerate(self.weights.items()):
+            own_BK = (labels_BK != IGNORED) & (term_B == number)[:, None]
+            terms[name] = weight * (loss_BK * own_BK).sum() / own_BK.sum().clamp(min=1)
+        return terms
 
 
-def encode(
-    lessons: Sequence[Lesson], tokenizer: PreTrainedTokenizerBase, style: str, suffix: Sequence[int], longest: int
-) -> list[Example]:
-    """Lessons as tokens; `suffix` ends every prompt (pause tokens). Raises `DataError` for what cannot be learned."""
+def kept_logits(model: PreTrainedModel, input_ids_BT: Tensor, keep_K: Tensor, position_ids_BT: Tensor | None) -> Tensor:
+    """Logits (B, K, V) in float32, computed only where a label follows."""
+    places = {} if position_ids_BT is None else {"position_ids": position_ids_BT}
+    output = model(input_ids=input_ids_BT, logits_to_keep=keep_K, use_cache=False, **places)
+    return output.logits.float()  # type: ignore[no-any-return]
+
+
+def encode(lessons: Sequence[Lesson], student: Student) -> list[Example]:
+    """Lessons as tokens, each prompt as the student is asked. Raises `DataError` for what cannot be learned, with the
+    first lessons that offend."""
     if not lessons:
         raise DataError("there are no lessons to learn from: the training split is empty")
-    prompts = tokenizer([render(lesson.prompt, style) for lesson in lessons], add_special_tokens=False)["input_ids"]
-    answers = tokenizer([lesson.completion for lesson in lessons], add_special_tokens=False)["input_ids"]
-    examples = []
-    for lesson, prompt, answer in zip(lessons, prompts, answers, strict=True):
-        example = Example(lesson.problem, [*prompt, *suffix], [*answer, tokenizer.eos_token_id])
-        length = len(example.prompt) + len(example.completion)
-        if not answer:
-            raise DataError(f"lesson {lesson.problem}: the completion has no token, so there is nothing to learn")
-        if length > longest:
-            raise DataError(
-                f"lesson {lesson.problem}: {length} tokens, the model holds {longest}: "
-                "raise base.scratch.positions, or leave such problems out"
-            )
-        examples.append(example)
+    prompts = student.taught([lesson.prompt for lesson in lessons])
+    answers = completions_ids([lesson.completion for lesson in lessons], student.manner.style, student.tokenizer)
+    examples = [
+        Example(lesson.problem, prompt, answer, lesson.term)
+        for lesson, prompt, answer in zip(lessons, prompts, answers, strict=True)
+    ]
+    empty = [lesson.problem for lesson in lessons if not lesson.completion]
+    if empty:
+        raise DataError(f"{_named(empty)}: the completion has no token, so there is nothing to learn")
+    long = [f"{example.problem} ({example.length} tokens)" for example in examples if example.length > student.context]
+    if long:
+        raise DataError(
+            f"{_named(long)}: longer than the {student.context} tokens that the model holds: raise "
+            "base.scratch.positions, choose a model with a longer context, or leave such problems out"
+        )
+    if not any(example.labels for example in examples):
+        raise DataError(f"{_named([e.problem for e in examples])}: no token of any lesson is a label")
     return examples
 
 
-def grouped(lengths: Sequence[int], batch_size: int, seed: int) -> Callable[[int], list[int]]:
-    """The rows of batch `i`: a pure function of (lengths, batch size, seed, i), rows of like length together.
-
-    Every epoch visits each row at most once; what does not fill a batch waits for another epoch's shuffle.
-    """
-    size = min(batch_size, len(lengths))
-    per_epoch = len(lengths) // size
-
-    @functools.lru_cache(maxsize=2)
-    def epoch(number: int) -> list[list[int]]:
-        rng = random.Random(f"{seed} {number}")
-        rows = rng.sample(range(len(lengths)), per_epoch * size)
-        pools = [sorted(rows[i : i + 64 * size], key=lengths.__getitem__) for i in range(0, len(rows), 64 * size)]
-        batches = [pool[i : i + size] for pool in pools for i in range(0, len(pool), size)]
-        rng.shuffle(batches)
-        return batches
-
-    return lambda i: epoch(i // per_epoch)[i % per_epoch]
-
-
-def sft_batches(
-    examples: Sequence[Example], question_lengths: Sequence[int], pad: int, batch_size: int, seed: int
-) -> Batches:
-    """Right-padded batches grouped by *question* length, so that every arm sees the same problems in the same order.
-
-    Padding stands on the right of a causal model, where no label and no real token can see it: no mask is needed.
-    """
-    rows_of = grouped(question_lengths, batch_size, seed)
-
-    def batch(index: int) -> Batch:
-        rows = [examples[i] for i in rows_of(index)]
-        longest = max(len(row.prompt) + len(row.completion) for row in rows)
-        first = max(1, min(len(row.prompt) for row in rows))  # the first position that can be predicted
-        ids = torch.full((len(rows), longest), pad)
-        labels = torch.full((len(rows), longest), IGNORED)
-        for i, row in enumerate(rows):
-            start, end = len(row.prompt), len(row.prompt) + len(row.completion)
-            ids[i, :end] = torch.tensor(row.prompt + row.completion)
-            labels[i, start:end] = torch.tensor(row.completion)
-        labels = labels[:, first:]
-        tensors = {"input_ids_BT": ids, "labels_BK": labels}
-        return Batch(tensors, int((labels != IGNORED).sum()), tuple(row.problem for row in rows))
-
-    return batch
+def _named(problems: Sequence[str]) -> str:
+    more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return f"lesson {', '.join(problems[:SHOWN])}{more}"

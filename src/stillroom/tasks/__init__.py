@@ -24,7 +24,7 @@ from stillroom.tasks.benchmarks import BENCHMARKS, Splits
 from stillroom.tasks.benchmarks.questions import UNGRADED, QuestionsConfig, question_files, read_questions
 
 VERSION = 3
-TRAIN, VALIDATION, NARRATED = "train", "validation", "narrated"
+TRAIN, VALIDATION, NARRATED, TEST = "train", "validation", "narrated", "test"
 NOT_TESTED = (TRAIN, VALIDATION, NARRATED)
 
 

@@ -7,7 +7,7 @@ comes out depends on the journal alone, and a run that was killed ends as one th
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
@@ -21,7 +21,6 @@ from stillroom.teachers import batches, local, prompts
 from stillroom.teachers.clients import ApiClient, endpoint_of
 from stillroom.teachers.journal import Journal, Row
 from stillroom.teachers.limits import Limits, Purse
-from stillroom.teachers.prices import price_of
 from stillroom.teachers.requests import Ask
 from stillroom.teachers.running import Run, Tally, ask_all, drive, interruptible, wanted
 
@@ -37,15 +36,12 @@ class AskConfig(Config):
     samples: int = Field(1, ge=1)
     """Replies a question."""
     max_new_tokens: int = Field(512, ge=1)
-    temperature: float | None = Field(None, ge=0)
-    """None: greedy for one sample, 0.2 for several."""
-
-    has_greedy: ClassVar[bool] = True
-    """Whether a temperature is sent where none is asked for."""
+    temperature: Annotated[float, Field(ge=0)] | Literal["unset"] | None = None
+    """None: greedy for one sample, 0.2 for several. `unset` sends none, for models that refuse any."""
 
     @property
     def heat(self) -> float | None:
-        if self.temperature is None and not self.has_greedy:
+        if self.temperature == "unset":
             return None
         return self.temperature if self.temperature is not None else SAMPLING if self.samples > 1 else 0.0
 
@@ -72,9 +68,7 @@ class OpenAIConfig(AskConfig):
 
 
 class AnthropicConfig(AskConfig):
-    """Anthropic. Its library knows no temperature: one is sent only if it is given, and models may refuse it."""
-
-    has_greedy: ClassVar[bool] = False
+    """Anthropic. Models since Claude Opus 4.7 refuse a temperature: ask them with `temperature: unset`."""
 
     name: Literal["anthropic"] = "anthropic"
     model: str = Field(min_length=1)
@@ -94,6 +88,13 @@ class LocalConfig(AskConfig):
     four_bit: bool = False
     device_map: Literal["auto"] | None = None
     batch_size: int = Field(16, ge=1)
+
+    @field_validator("temperature")
+    @classmethod
+    def _is_set(cls, value: float | str | None) -> float | str | None:
+        if value == "unset":
+            raise ValueError("a local model has no temperature of its own: leave it out for greedy decoding")
+        return value
 
 
 def model_files(config: LocalConfig) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(asks: Asks, journal: Journal, limits: Limits) -> Estimate:
-    price = price_of(*asks.who)
+    price = limits.price_of(*asks.who)
     requests = recorded = read = written = 0
     spent = most = 0.0
     for ask in asks:
@@ -182,7 +183,7 @@ def gather(asks: Asks, journal: Journal, desk: Desk, total: int) -> Tally:
     with journal.sole(*asks.who):
         if isinstance(asks.config, LocalConfig):
             return local.answer_all(asks.config, asks, journal, desk.device, desk.limits.retry_failed)
-        price, limit = price_of(*asks.who), desk.limits.max_usd
+        price, limit = desk.limits.price_of(*asks.who), desk.limits.max_usd
         spent = estimate(asks, journal, desk.limits).spent_usd if limit is not None else 0.0
         purse = Purse(limit, price, ":".join(asks.who[:2]), spent or 0.0)
         with meter(":".join(asks.who[:2]), total, "requests") as bar:

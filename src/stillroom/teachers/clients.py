@@ -24,6 +24,14 @@ PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
 POOL = 16
 """Connections a client: the time that its pool takes for a request grows with their number."""
 LATER = (408, 409, 425, 429)
+NO_TEMPERATURE = re.compile(
+    r"\btemperature\b['`\"]*(?::| is (deprecated|not supported)| does not support| may only| cannot)"
+    r"|unsupported (value|parameter): ['`\"]*temperature\b",
+    re.I,
+)
+"""How providers say that a model takes no temperature, or not this one."""
+WITH_TEMPERATURE = {"anthropic-version": "2023-06-01"}
+"""The version that Anthropic's library sends by itself, 2026-10-21, takes a temperature from no model."""
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
 
@@ -60,12 +68,17 @@ def library(name: str) -> Any:
         raise TeacherError(f"the teacher {name!r} needs its client library: pip install 'stillroom[api]'") from None
 
 
+class NotFound(TeacherError):
+    """The service knows no such thing (404)."""
+
+
 class ApiClient:
     """What both libraries share: how errors are told and judged."""
 
     def __init__(self, teacher: str, endpoint: str, timeout: float, concurrency: int = 1) -> None:
         self.teacher, self.endpoint = teacher, endpoint
         self.library = library(teacher)
+        self._http_error = library("httpx2").HTTPError
         self._key = key_of(teacher, endpoint)
         make = self.library.AsyncOpenAI if teacher == "openai" else self.library.AsyncAnthropic
         self._pools = [
@@ -82,29 +95,44 @@ class ApiClient:
     async def ask(self, ask: Ask) -> Reply:
         """Through the library's `post`, which spares the typed layer: half of a request's time."""
         path, body = PATHS[self.teacher], BODIES[self.teacher](ask)
-        message = await self.guard(lambda: next(self._turn).post(path, cast_to=object, body=body), ask.model)
+        options = {"headers": headers_of(ask)}
+        message = await self.guard(
+            lambda: next(self._turn).post(path, cast_to=object, body=body, options=options), f"model {ask.model!r}"
+        )
         return read_reply(self.teacher, message)
 
-    async def guard(self, call: Callable[[], Any], model: str = "") -> Any:
-        """A call of the library, its errors told in our own three kinds."""
+    async def guard(self, call: Callable[[], Any], about: str) -> Any:
+        """A call of the library about something, its errors told in our own three kinds."""
         try:
             return await call()
         except self.library.APIStatusError as error:
-            raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), model) from None
+            raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), about) from None
         except self.library.APITimeoutError:
             raise Transient(f"{self.endpoint} did not answer in time", billed=True) from None
         except self.library.APIConnectionError as error:
             cause = self.scrub(f"{type(error.__cause__).__name__}: {error.__cause__}")
             billed = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
             raise Transient(f"{self.endpoint} cannot be reached, or hung up ({cause})", billed=billed) from None
+        except self._http_error as error:  # the library wraps none that comes in mid-stream
+            raise Transient(f"{self.endpoint} hung up ({type(error).__name__})", billed=True) from None
         except (json.JSONDecodeError, UnicodeDecodeError, self.library.APIResponseValidationError):
             raise Transient(f"{self.endpoint} answered with something that is not JSON", billed=True) from None
 
     def scrub(self, text: str) -> str:
         return " ".join(text.replace(self._key, "[key]").split())[:300] if self._key != "none" else text[:300]
 
-    def judge(self, status: int, text: str, headers: dict[str, str], model: str) -> Exception:
+    def judge(self, status: int, text: str, headers: dict[str, str], about: str) -> Exception:
         """Which of the three kinds an HTTP status is."""
+        if hopeless := self._hopeless(status, text, about):
+            return hopeless
+        if status in LATER or status >= 500:
+            return Transient(f"{self.endpoint} answered {status}", retry_after(headers))
+        if TOO_LONG.search(text):
+            return Refused(f"the question does not fit into the model's context ({status}): {text}")
+        return Refused(f"refused ({status}): {text}")
+
+    def _hopeless(self, status: int, text: str, about: str) -> TeacherError | None:
+        """What would befall every other request too."""
         if status in (401, 403):
             return TeacherError(
                 f"{self.endpoint} refused the key ({status}): put a valid one into {KEYS[self.teacher]}, then run again"
@@ -115,15 +143,16 @@ class ApiClient:
                 "nothing that was answered is lost"
             )
         if status == 404:
-            return TeacherError(
-                f"{self.endpoint} knows no model {model!r}, or is no such service (404): look at the model's name and "
-                "the base URL"
+            return NotFound(
+                f"{self.endpoint} knows no {about}, or is no such service (404): look at the name, the key's account "
+                "and the base URL"
             )
-        if status in LATER or status >= 500:
-            return Transient(f"{self.endpoint} answered {status}", retry_after(headers))
-        if TOO_LONG.search(text):
-            return Refused(f"the question does not fit into the model's context ({status}): {text}")
-        return Refused(f"refused ({status}): {text}")
+        if status in (400, 422) and NO_TEMPERATURE.search(text):
+            return TeacherError(
+                f"{self.endpoint} does not take this temperature for {about} ({text}): run with --temperature unset "
+                "(in a recipe temperature: unset), which sends none; its replies are not greedy then"
+            )
+        return None
 
 
 def retry_after(headers: dict[str, str], now: Callable[[], float] = time.time) -> float | None:
@@ -140,12 +169,8 @@ def retry_after(headers: dict[str, str], now: Callable[[], float] = time.time) -
 def openai_body(ask: Ask) -> dict[str, Any]:
     """OpenAI's own service wants `max_completion_tokens`; others may know `max_tokens` alone."""
     limit = "max_completion_tokens" if ask.endpoint == HOSTS["openai"] else "max_tokens"
-    return {
-        "model": ask.model,
-        "messages": list(ask.messages),
-        "temperature": ask.temperature,
-        limit: ask.max_new_tokens,
-    }
+    heat = {} if ask.temperature is None else {"temperature": ask.temperature}
+    return {"model": ask.model, "messages": list(ask.messages), **heat, limit: ask.max_new_tokens}
 
 
 def anthropic_body(ask: Ask) -> dict[str, Any]:
@@ -154,6 +179,10 @@ def anthropic_body(ask: Ask) -> dict[str, Any]:
     heat = {} if ask.temperature is None else {"temperature": ask.temperature}
     body = {"model": ask.model, "messages": chat, "max_tokens": ask.max_new_tokens, **heat}
     return {**body, "system": system} if system else body
+
+
+def headers_of(ask: Ask) -> dict[str, str]:
+    return WITH_TEMPERATURE if ask.teacher == "anthropic" and ask.temperature is not None else {}
 
 
 BODIES: dict[str, Callable[[Ask], dict[str, Any]]] = {"openai": openai_body, "anthropic": anthropic_body}

@@ -5,12 +5,13 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from typing import Annotated
 
 from pydantic import Field
 
 from stillroom.config import Config
 from stillroom.errors import TeacherError
-from stillroom.teachers.prices import DATE, Price
+from stillroom.teachers.prices import DATE, Price, price_of
 from stillroom.teachers.requests import Ask
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
@@ -24,6 +25,8 @@ class Limits(Config):
     tokens_per_minute: float | None = Field(None, gt=0)
     max_usd: float | None = Field(None, ge=0)
     """What all requests of the run may cost, those that the journal holds included."""
+    price: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
+    """US dollars a million input and output tokens, for models that the table does not know."""
     batch: bool = False
     """Hand the requests in through the provider's batch interface: cheaper, and answered within a day."""
     attempts: int = Field(6, ge=1)
@@ -31,6 +34,10 @@ class Limits(Config):
     poll_s: float = Field(30.0, gt=0)
     retry_failed: bool = False
     """Ask again what failed for good before."""
+
+    def price_of(self, teacher: str, model: str, endpoint: str) -> Price | None:
+        """The price that was given, else the table's; None where neither is known."""
+        return Price(*self.price) if self.price else price_of(teacher, model, endpoint)
 
 
 class Pace:
@@ -64,7 +71,8 @@ class Purse:
         if limit is not None and price is None:
             raise TeacherError(
                 f"the price of {teacher} is not in the table of {DATE}, so --max-usd cannot be kept: "
-                "leave it out, or name a model whose price is known"
+                "give it with --price IN,OUT (US dollars a million tokens; in a recipe settings.teach.price), or leave "
+                "--max-usd out"
             )
         self.limit, self.price, self.spent, self._held = limit, price, spent, 0.0
 
@@ -76,6 +84,10 @@ class Purse:
             return False
         self._held += amount
         return True
+
+    def hold(self, amount: float) -> None:
+        """For what was sent before and is not answered yet."""
+        self._held += amount
 
     def settle(self, held: float, cost: float) -> None:
         self._held -= held

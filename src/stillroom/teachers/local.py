@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import TeacherError
+from stillroom.errors import TeacherError, UsageError
 from stillroom.progress import say
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.requests import Ask, Reply
@@ -36,22 +36,32 @@ class Speaker:
     """A model with its tokenizer. Heavy libraries are imported here, so that the other teachers start at once."""
 
     def __init__(self, config: Any, device: str) -> None:
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from stillroom.devices import use
+        from stillroom.quantised import four_bits, keep_packing
 
         folder = str(Path(config.folder).resolve())
+        chosen = use(device, os.cpu_count() or 1)
         options: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
-        if config.four_bit:
-            options["quantization_config"] = _four_bit()
         try:
+            if config.four_bit:
+                options = {"quantization_config": four_bits(chosen), "device_map": config.device_map or {"": chosen}}
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-        except (OSError, ValueError) as error:
-            raise TeacherError(f"{folder}: no model that can be loaded ({str(error)[:200]})") from None
+            if config.four_bit:
+                keep_packing(model)
+        except UsageError as error:
+            raise TeacherError(f"{folder}: four_bit: {error}") from None
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise TeacherError(
+                f"{folder}: no model that can be loaded ({why}): give a folder that save_pretrained wrote whole"
+            ) from None
         self.model = model.eval()
         if not options:
-            self.model.to(use(device, os.cpu_count() or 1))
+            self.model.to(chosen)
         self.batch_size = config.batch_size
         self.room = getattr(self.model.config, "max_position_embeddings", None)
 
@@ -74,7 +84,7 @@ class Speaker:
         sampling = Sampling(first.temperature, int(first.key()[:8], 16)) if first.temperature else None
         done = frozenset(place for place, i in enumerate(fits) if i in skip)
         batches = decode_all(
-            self.model, [prompts[i] for i in fits], first.max_new_tokens, pad, end, self.batch_size, done, sampling
+            self.model, [prompts[i] for i in fits], first.max_new_tokens, pad, [end], self.batch_size, done, sampling
         )
         for batch in batches if fits else ():
             fresh = [(fits[place], completion) for place, completion in batch.items() if place not in done]
@@ -90,16 +100,3 @@ class Speaker:
         journal.write((ask, None, reason) for ask in asks)
         tally.failed += len(asks)
         tally.last_reason = reason or tally.last_reason
-
-
-def _four_bit() -> Any:
-    try:
-        import bitsandbytes  # type: ignore[import-not-found] # noqa: F401
-    except ImportError:
-        raise TeacherError("4-bit loading needs bitsandbytes: pip install 'stillroom[gpu]'") from None
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )

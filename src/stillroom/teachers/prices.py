@@ -1,4 +1,4 @@
-"""What a request costs: US dollars a million tokens, taken down by hand as of `DATE`.
+"""What a request costs: US dollars a million tokens, taken down by hand as of `DATE` from the pages in `SOURCES`.
 
 A model that the table does not know has an unknown cost, never a cost of nothing.
 """
@@ -6,7 +6,11 @@ A model that the table does not know has an unknown cost, never a cost of nothin
 from typing import NamedTuple
 
 DATE = "2026-01-31"
-"""Prices change: look at the provider's page before a large run."""
+"""Prices change: look at the provider's page before a large run, and give yours with `--price`."""
+SOURCES = {
+    "openai": "https://developers.openai.com/api/docs/pricing",
+    "anthropic": "https://platform.claude.com/docs/en/about-claude/pricing",
+}
 BATCH = 0.5
 """What both providers' batch interfaces charge of the price."""
 

@@ -52,6 +52,8 @@ class Run:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     rng: random.Random = field(default_factory=random.Random)
     error: BaseException | None = None
+    at_work: set[str] = field(default_factory=set)
+    """Keys of the requests in flight: a question that stands twice is asked once."""
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.limits)
@@ -81,8 +83,11 @@ async def _worker(run: Run, asks: Iterator[Ask]) -> None:
     passed = 0
     for ask in asks:
         try:
-            if wanted(ask, run.journal, run.limits.retry_failed):
+            key = ask.key()
+            if key not in run.at_work and wanted(ask, run.journal, run.limits.retry_failed):
+                run.at_work.add(key)
                 await _send(run, ask)
+                run.at_work.discard(key)
             else:
                 run.tally.reused += 1
                 run.advance()

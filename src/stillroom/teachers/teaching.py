@@ -17,6 +17,7 @@ from stillroom.tasks.benchmarks.readers import gsm8k, own
 from stillroom.teachers import TEACHERS, prompts
 from stillroom.teachers.asking import AskConfig, Asks, Desk, Estimate, answers, conclude, estimate, gather
 from stillroom.teachers.journal import Journal
+from stillroom.teachers.limits import Limits
 from stillroom.teachers.prices import DATE, price_of
 from stillroom.teachers.running import Tally
 
@@ -67,6 +68,30 @@ def parse_teacher(text: str, options: dict[str, Any]) -> Any:
     return name, argument
 
 
+def parse_temperature(text: str | None) -> float | str | None:
+    """`0.7`, or `unset` to send none."""
+    return (
+        text if text is None or text == "unset" else _number(text, "--temperature", "a number, or unset to send none")
+    )
+
+
+def parse_price(text: str | None) -> list[float] | None:
+    """`2.5,10`: US dollars a million input and output tokens."""
+    how = "two numbers, as in 2.5,10: US dollars a million input and output tokens"
+    if text is None:
+        return None
+    if text.count(",") != 1:
+        raise UsageError(f"--price {text}: expected {how}")
+    return [_number(part, "--price", how) for part in text.split(",")]
+
+
+def _number(text: str, option: str, expected: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"{option} {text}: expected {expected}") from None
+
+
 def show_prompt(config: AskConfig, problem: Problem) -> str:
     chat = prompts.messages(problem, config.granularity, config.format)
     return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in chat)
@@ -97,13 +122,13 @@ def ask_and_write(config: AskConfig, questions: Questions, desk: Desk, output: P
             raise DataError(f"{questions.path}: no question to ask")
         tally = gather(asks, journal, desk, count * config.samples)
         conclude(tally)
-        return _write(asks, journal, output, tally)
+        return _write(asks, journal, output, tally, desk.limits)
 
 
-def _write(asks: Asks, journal: Journal, output: Path, tally: Tally) -> Outcome:
+def _write(asks: Asks, journal: Journal, output: Path, tally: Tally, limits: Limits) -> Outcome:
     failures = output.with_name(f"{output.stem}.failed.jsonl")
     config, written, failed = asks.config, 0, 0
-    price = price_of(*asks.who)
+    price = limits.price_of(*asks.who)
     with lines_atomic(output) as add, lines_atomic(failures) as add_failure:
         for item, row in answers(asks, journal):
             if row is not None and row.reply is not None:
@@ -166,10 +191,11 @@ def forecast(config: AskConfig, questions: Questions, desk: Desk) -> tuple[str, 
         f"{found.requests} requests to {asks.who[0]}:{asks.who[1]}: {found.recorded} recorded, {todo} to send",
         f"about {found.input_tokens} input tokens, at most {found.output_tokens} output tokens to come",
     ]
-    if price_of(*asks.who) is None:
-        lines.append(f"cost unknown: the table of {DATE} has no price for this model at {asks.who[2]}")
+    if desk.limits.price_of(*asks.who) is None:
+        lines.append(f"cost unknown: the table of {DATE} has no price for this model at {asks.who[2]}; give --price")
     else:
-        lines.append(f"at most {found.most_usd:.4f} USD to come, {found.spent_usd:.4f} spent (prices of {DATE})")
+        origin = "your price" if desk.limits.price else f"prices of {DATE}"
+        lines.append(f"at most {found.most_usd:.4f} USD to come, {found.spent_usd:.4f} spent ({origin})")
     return "\n".join(lines), found
 
 

@@ -1,6 +1,7 @@
 """What a killed run resumes from: weights, optimizer, random generators and what the loop says of itself.
 
-Safetensors and JSON alone; a checkpoint is complete or absent. Generators are those of the CPU.
+Safetensors and JSON alone; a checkpoint is complete or absent. It is written whole by the main process, whatever the
+number of processes and however the weights are shared out, so that any other number can take it up.
 """
 
 import json
@@ -12,21 +13,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.optim import Optimizer
 
 from stillroom.files import folder_atomic
 
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+LOADED = StateDictOptions(full_state_dict=True, strict=False)  # tied tensors are stored once, frozen ones not at all
+SLOTS = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
-def tensors_once(module: nn.Module) -> dict[str, Tensor]:
-    """The module's tensors, each storage once (tied weights share one)."""
-    state, seen = {}, set()
-    for name, tensor in module.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            state[name] = tensor.detach().contiguous()
-    return state
+
+def whole(module: nn.Module) -> dict[str, Tensor]:
+    """The trained weights, tied ones once, gathered from all processes, on the main one; every process must ask."""
+    own = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    state: dict[str, Any] = get_model_state_dict(module, options=WHOLE)
+    return {name: tensor.contiguous() for name, tensor in state.items() if name in own}
 
 
 def complete(folder: Path) -> list[Path]:
@@ -35,39 +45,75 @@ def complete(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def save(folder: Path, module: nn.Module, optimizer: Optimizer, said: dict[str, Any]) -> None:
-    """Write `checkpoint-STEP`, then remove the ones before it. `said` is the loop's own state, `step` among it."""
+def save(folder: Path, module: nn.Module, optimizer: Optimizer, said: dict[str, Any], main: bool = True) -> None:
+    """Write `checkpoint-STEP`, then remove the ones before it. `said` is the loop's own state, `step` among it.
+
+    Every process calls this, since weights and generators are gathered from all; the `main` one writes.
+    """
+    weights = whole(module)
+    slots: Any = get_optimizer_state_dict(module, optimizer, options=SLOTS)
+    generators = gather_object([_generators(_device(module))])
+    if not main:
+        return
     older = complete(folder)
-    slots = optimizer.state_dict()["state"]
-    tensors = {f"{index}.{name}": tensor for index, slot in slots.items() for name, tensor in slot.items()}
-    generators = {"python_rng": random.getstate(), "numpy_rng": _plain(np.random.get_state())}  # noqa: NPY002
+    state = slots["state"].items()
+    tensors = {f"{name}.{slot}": tensor for name, of in state for slot, tensor in of.items()}
+    tensors |= {f"{name}.{rank}": state for rank, told in enumerate(generators) for name, state in told[0].items()}
     with folder_atomic(folder / f"checkpoint-{said['step']}") as target:
-        save_file(tensors_once(module), target / "model.safetensors")
-        save_file({**tensors, "torch_rng": torch.get_rng_state()}, target / "optimizer.safetensors")
-        (target / "state.json").write_text(json.dumps({**said, **generators}))
+        save_file(weights, target / "model.safetensors")
+        save_file(tensors, target / "optimizer.safetensors")
+        (target / "state.json").write_text(json.dumps({**said, "generators": [told[1] for told in generators]}))
     for path in older:
         shutil.rmtree(path)
 
 
-def restore(folder: Path, module: nn.Module, optimizer: Optimizer) -> dict[str, Any] | None:
-    """Bring everything back from the newest complete checkpoint; returns what the loop said, None without one."""
+def restore(folder: Path, module: nn.Module, optimizer: Optimizer, rank: int = 0) -> dict[str, Any] | None:
+    """Bring everything back from the newest complete checkpoint; returns what the loop said, None without one.
+
+    A process that the run did not have when it was saved goes on with the generators that it was seeded with.
+    """
     found = complete(folder)
     if not found:
         return None
     said: dict[str, Any] = json.loads((found[-1] / "state.json").read_text())
-    module.load_state_dict(load_file(found[-1] / "model.safetensors"), strict=False)  # tied tensors are stored once
     tensors = load_file(found[-1] / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("torch_rng"))
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, _, slot = name.partition(".")
-        slots.setdefault(int(index), {})[slot] = tensor
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    kind, numbers, gauss = said["python_rng"]
-    random.setstate((kind, tuple(numbers), gauss))
-    np.random.set_state(tuple(said["numpy_rng"]))  # noqa: NPY002
+    slots: Any = get_optimizer_state_dict(module, optimizer)
+    state: Any = {
+        name: {slot: tensors[f"{name}.{slot}"] for slot in of if f"{name}.{slot}" in tensors}
+        for name, of in slots["state"].items()
+    }
+    weights: dict[str, Any] = dict(load_file(found[-1] / "model.safetensors"))
+    set_model_state_dict(module, weights, options=LOADED)
+    options = StateDictOptions(full_state_dict=True)
+    set_optimizer_state_dict(module, optimizer, {**slots, "state": state}, options=options)
+    generators = said.pop("generators")
+    if rank < len(generators):
+        kind, numbers, gauss = generators[rank]["python"]
+        random.setstate((kind, tuple(numbers), gauss))
+        np.random.set_state(tuple(generators[rank]["numpy"]))  # noqa: NPY002
+        device = _device(module)
+        _set_generators(device, {name: tensors[f"{name}.{rank}"] for name in _tensors_of_generators(device)})
     return said
 
 
-def _plain(state: Any) -> list[Any]:
-    return [part.tolist() if isinstance(part, np.ndarray) else part for part in state]
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
+
+
+def _generators(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """This process's random generators: torch's as tensors, Python's and numpy's as JSON holds them."""
+    state = [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()]  # noqa: NPY002
+    return _tensors_of_generators(device), {"python": random.getstate(), "numpy": state}
+
+
+def _tensors_of_generators(device: torch.device) -> dict[str, Tensor]:
+    states = {"rng_cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        states["rng_device"] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def _set_generators(device: torch.device, states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["rng_cpu"])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(states["rng_device"])

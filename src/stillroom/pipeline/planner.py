@@ -1,12 +1,4 @@
-"""The pipeline: a recipe becomes a plan of stages, and the plan is carried out in the store.
-
-    problems ▶ contamination
-    problems ▶ rationales ▶ kept ▶ lessons ▶ primer ▶ base ▶ student ▶ predictions ▶ scores ┐
-                                                └▶ lens ────────────────────────────┴▶ report
-
-Every stage reads its parents' folders and writes its own. The plan is made before anything runs, so a wrong name or a
-missing data file is told before anything is written.
-"""
+"""A recipe becomes a plan: stages with their configs and parents, made before anything runs."""
 
 import os
 import re
@@ -16,25 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stillroom import curriculum, evaluation, lenses, report, students, tasks, teachers
+from stillroom import curriculum, evaluation, lenses, report, tasks, teachers
 from stillroom.config import Config
 from stillroom.curriculum import gates
-from stillroom.errors import ConfigError, DataError, UsageError, unknown
+from stillroom.errors import ConfigError, DataError, unknown
 from stillroom.files import sha256
 from stillroom.lenses import LENSES
 from stillroom.lenses.subjects import BASE
-from stillroom.recipes import Recipe, Settings
-from stillroom.store import Stage, Store, Workplace
+from stillroom.pipeline.people import People
+from stillroom.recipes import Recipe
+from stillroom.store import Stage, Workplace
 from stillroom.tasks import TASKS, Task, contamination
 from stillroom.tasks.contamination import PROBLEMS, ContaminationConfig
 from stillroom.teachers import TEACHERS
-from stillroom.training import FitConfig
-
-STAGES = (
-    "problems", "contamination", "rationales", "kept", "lessons", "primer", "base", "student", "predictions", "scores",
-    "lens", "report",
-)  # fmt: skip
-SEED_OF_TWIN = 1000
 
 
 def choose(table: Mapping[str, Any], data: dict[str, Any], what: str, where: str) -> tuple[Any, Any]:
@@ -137,21 +123,23 @@ class Planner:
     def _experiment(self, problems: Stage, kept: Stage, tests: Mapping[str, Stage], gate: Stage) -> Iterator[Stage]:
         recipe = self.recipe
         taught = {"problems": problems, "rationales": kept}
-        lessons = {}
-        for variant in ("normal", "distilled"):
+        lessons: dict[str, Stage] = {}
+        for variant in sorted({"normal", *(entry.variant for entry in recipe.students.values())}):
             config = curriculum.LessonsConfig(variant=variant)
             run = partial(curriculum.make_lessons, config)
             lessons[variant] = self.stage("lessons", f"lessons {variant}", curriculum.VERSION, config, taught, run)
         yield from lessons.values()
-        run = partial(curriculum.make_primer, recipe.base.primer)
-        primer = self.stage("primer", "primer", curriculum.VERSION, recipe.base.primer, taught, run)
-        yield primer
+        primer = None
+        if recipe.base.pretrained is None:
+            run = partial(curriculum.make_primer, recipe.base.primer)
+            primer = self.stage("primer", "primer", curriculum.VERSION, recipe.base.primer, taught, run)
+            yield primer
         answered: dict[tuple[str, int], Stage] = {}
         further: dict[str, Stage] = {}
         looked: dict[str, Stage] = {}
         trained: dict[str, Stage] = {}
         for seed in recipe.seeds:
-            people = dict(self._students(seed, problems, lessons, primer))
+            people = People(self.where, recipe, self.label).all(seed, problems, lessons, primer)
             yield from people.values()
             trained |= {self.label(name, seed): stage for name, stage in people.items()}
             for name, person in people.items():
@@ -171,23 +159,6 @@ class Planner:
 
     def label(self, name: str, seed: int) -> str:
         return name if len(self.recipe.seeds) == 1 else f"{name}@{seed}"
-
-    def _students(
-        self, seed: int, problems: Stage, lessons: Mapping[str, Stage], primer: Stage
-    ) -> Iterator[tuple[str, Stage]]:
-        recipe = self.recipe
-        config = students.BaseConfig(scratch=recipe.base.scratch, fit=_reseed(recipe.base.fit, seed))
-        parents = {"lessons": primer, "worked": lessons["normal"]}
-        base = self.stage(
-            "base", self.label(BASE, seed), students.VERSION, config, parents, partial(students.make_base, config)
-        )
-        yield BASE, base
-        for name, entry in recipe.students.items():
-            fit = _reseed(recipe.fit, seed + (SEED_OF_TWIN if entry.twin_of else 0))
-            settings = students.StudentConfig(pauses=entry.pauses, fit=fit)
-            parents = {"base": base, "lessons": lessons[entry.variant], "problems": problems}
-            run = partial(students.make_student, settings)
-            yield name, self.stage("student", self.label(name, seed), students.VERSION, settings, parents, run)
 
     def _predictions(self, label: str, student: Stage, problems: Stage, config: evaluation.EvaluateConfig) -> Stage:
         parents = {"student": student, "problems": problems}
@@ -247,36 +218,3 @@ class Planner:
             **{f"lens {name}": s for name, s in looked.items()},
         }
         return self.stage("report", "report", report.VERSION, config, parents, partial(report.make_report, config))
-
-
-def _reseed(fit: FitConfig, seed: int) -> FitConfig:
-    return fit.model_copy(update={"seed": fit.seed + seed})
-
-
-def upto(plan: list[Stage], until: str | None) -> list[Stage]:
-    """The stages of a plan up to the kind `until`, that kind included."""
-    if until is None:
-        return plan
-    if until not in STAGES:
-        raise UsageError(unknown("stage", until, STAGES))
-    return [stage for stage in plan if STAGES.index(stage.stage) <= STAGES.index(until)]
-
-
-def run(plan: list[Stage], store: Store, settings: Settings) -> Path:
-    """Carry the plan out, reusing what the store holds; returns the last stage's folder."""
-    chosen = {
-        "device": settings.device,
-        "checkpoint_seconds": settings.checkpoint_seconds,
-        "trackers": settings.trackers,
-    }
-    return [store.ensure(stage, **chosen) for stage in plan][-1]
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a recipe, for editors: every task, teacher and lens spelled out."""
-    result = Recipe.model_json_schema()
-    for field, table in (("task", TASKS), ("teacher", TEACHERS)):
-        result["properties"][field] = {"oneOf": [row.config.model_json_schema() for row in table.values()]}
-    properties = {name: lens.config.model_json_schema() for name, lens in LENSES.items()}
-    result["properties"]["lenses"] = {"type": "object", "properties": properties, "additionalProperties": False}
-    return result

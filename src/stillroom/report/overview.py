@@ -1,0 +1,47 @@
+"""The page of a sweep: the accuracy of every student in every cell, and how they compare on the same problems."""
+
+import plotly.graph_objects as go
+import plotly.offline
+
+from stillroom.config import Config
+from stillroom.files import read_lines, write_atomic
+from stillroom.records import Comparison, Score
+from stillroom.report import template
+from stillroom.report.figures import COLOURS, MAJORITY, Figure, finished, interval
+from stillroom.store import Workplace
+
+
+class OverviewConfig(Config):
+    recipe: str
+
+
+def make_overview(config: OverviewConfig, at: Workplace) -> None:
+    """Stage `report` of a sweep: `report.html`."""
+    folder = at.parents["comparison"]
+    page = template("overview.html").render(
+        recipe=config.recipe,
+        figure=accuracy(read_lines(folder / "scores.jsonl", Score)),
+        comparisons=read_lines(folder / "comparisons.jsonl", Comparison),
+        plotly=plotly.offline.get_plotlyjs(),
+    )
+    write_atomic(at.out / "report.html", page)
+
+
+def accuracy(scores: list[Score]) -> Figure:
+    """Test accuracy of every student and cell; the name of a score is `STUDENT [CELL]`."""
+    rows = [s for s in scores if s.metric == "accuracy" and s.group == "all" and s.split == "test"]
+    plot = go.Figure()
+    names = [f"{s.student}, seed {s.seed}" if s.seed else s.student for s in rows]
+    colours = [COLOURS[6 if s.student.startswith(MAJORITY) else 0] for s in rows]
+    texts = [f"{100 * s.value:.1f} %" for s in rows]
+    plot.add_bar(x=names, y=[s.value for s in rows], error_y=interval(rows), marker_color=colours, text=texts)
+    plot.update_yaxes(title="accuracy", range=[0, 1.04], tickformat=".0%")
+    return finished(
+        "accuracy",
+        "Accuracy of every student in every cell",
+        "Greedy answers to all test problems, with 95 % Wilson intervals. Null: `majority` always gives the most "
+        "frequent training answer.",
+        plot,
+        ("student", "seed", "accuracy", "low", "high", "n"),
+        [(s.student, s.seed, s.value, s.low, s.high, s.n) for s in rows],
+    )

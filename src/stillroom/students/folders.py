@@ -1,0 +1,193 @@
+"""A student's folder: an ordinary Hugging Face folder or adapter, with `student.json`, which says how to ask it.
+
+Weights are safetensors and nothing else; code that comes with a model runs only where the recipe trusts it by name.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from stillroom.config import Config
+from stillroom.errors import DataError
+from stillroom.files import write_json
+from stillroom.quantised import four_bits
+from stillroom.students import adapters
+from stillroom.students.prompts import Style, prompts_ids, stop_ids
+from stillroom.students.scratch import PAUSE
+from stillroom.students.tokens import hold
+
+ADAPTER = "adapter_config.json"
+MANNER = "student.json"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+disable_progress_bar()  # type: ignore[no-untyped-call]  # loading and saving take milliseconds here, and progress has its own room
+
+
+class Origin(Config):
+    """Where weights come from that a student's folder does not hold itself."""
+
+    source: str
+    """A folder (in a student's folder it may be relative to it), or a model of the hub."""
+    revision: str | None = None
+    """The hub's commit; the newest when the base is made, and kept, where it is not given."""
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model."""
+
+
+class Manner(Config):
+    """How a student is held and asked: kept in `student.json` beside its weights."""
+
+    style: Style = "plain"
+    prefix: str = ""
+    """What stands before every question: the task's name in distilling step-by-step."""
+    pauses: int = Field(0, ge=0)
+    """Contentless pause tokens between the question and the answer."""
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = "eager"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantised: bool = False
+    """The origin's weights are held in four bits (NF4)."""
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True)
+class Student:
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    manner: Manner
+
+    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        """For each question the tokens after which the student answers."""
+        return self.taught([self.manner.prefix + question for question in questions])
+
+    def prompt(self, question: str) -> list[int]:
+        return self.prompts([question])[0]
+
+    def taught(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The same for lessons, whose prompts name the task themselves; one without a question stays bare."""
+        return [[*ids, *self.pauses()] for ids in prompts_ids(prompts, self.manner.style, self.tokenizer)]
+
+    def pauses(self) -> list[int]:
+        return [int(self.tokenizer.convert_tokens_to_ids(PAUSE))] * self.manner.pauses  # type: ignore[arg-type]
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The tokens that end an answer."""
+        return stop_ids(self.manner.style, self.tokenizer)
+
+    @property
+    def context(self) -> int:
+        """The longest text in tokens, for position embeddings of any kind."""
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        return int(longest or min(self.tokenizer.model_max_length, 1 << 20))
+
+
+def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel:
+    """The origin's model. Raises `DataError` for a folder that is no model's, pickled weights, or code not trusted."""
+    folder = Path(origin.source)
+    if folder.is_dir():
+        _refuse(folder, origin)
+    settings: dict[str, Any] = {"quantization_config": four_bits(device)} if manner.quantised else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            origin.source,
+            revision=origin.revision,
+            dtype=DTYPES[manner.dtype],
+            attn_implementation=manner.attention,
+            trust_remote_code=origin.trust_remote_code,
+            use_safetensors=True,
+            local_files_only=folder.is_dir(),
+            **settings,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{origin.source}: the model cannot be opened: {reason}") from error
+    return model if manner.quantised else model.to(device)  # type: ignore[arg-type]
+
+
+def _refuse(folder: Path, origin: Origin) -> None:
+    if not (folder / "config.json").is_file():
+        raise DataError(f"{folder}: no config.json, so this is no model's folder")
+    if not list(folder.glob("*.safetensors")):
+        how = f"stillroom import {folder} -o NEW" if list(folder.glob("*.bin")) else "a folder that has some"
+        raise DataError(f"{folder}: no weights in safetensors, and nothing else is loaded: use {how}")
+    if "auto_map" in json.loads((folder / "config.json").read_text()) and not origin.trust_remote_code:
+        raise DataError(f"{folder}: this model brings its own code; set trust_remote_code=true to run it")
+
+
+def open_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
+    """The origin's tokenizer. One that says of itself that it is all in `tokenizer.json` is read from there alone:
+    `AutoTokenizer` would take the class of the model beside it, with that class's own way to cut words."""
+    try:
+        opener: Any = PreTrainedTokenizerFast if _is_plain(Path(origin.source)) else AutoTokenizer
+        tokenizer: PreTrainedTokenizerBase = opener.from_pretrained(
+            origin.source,
+            revision=origin.revision,
+            trust_remote_code=origin.trust_remote_code,
+            local_files_only=Path(origin.source).is_dir(),
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{origin.source}: its tokenizer cannot be opened: {reason}") from error
+    return tokenizer
+
+
+def _is_plain(folder: Path) -> bool:
+    told = folder / "tokenizer_config.json"
+    kind = json.loads(told.read_text()).get("tokenizer_class") if told.is_file() else None
+    return kind in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file()
+
+
+def save(student: Student, folder: Path, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write a student's folder; `weights` stand for the model's own where those are shared out over processes."""
+    if isinstance(student.model, PreTrainedModel):
+        student.model.save_pretrained(folder, state_dict=dict(weights) if weights else None)
+    else:
+        adapters.save_adapter(student.model, folder)
+    keep(student.tokenizer, student.manner, folder)
+
+
+def keep(tokenizer: PreTrainedTokenizerBase, manner: Manner, folder: Path) -> None:
+    """What a folder holds beside weights."""
+    tokenizer.save_pretrained(folder)
+    write_json(folder / MANNER, manner.model_dump(mode="json"))
+
+
+def load(folder: Path, device: str = "cpu", quantised: bool = False) -> Student:
+    """A student from its folder, ready to be asked; its origin's weights in four bits where it or the caller says so.
+
+    Raises `DataError` for a folder that is none.
+    """
+    try:
+        manner = Manner.model_validate_json((folder / MANNER).read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{folder}: no {MANNER}, so this is no student's folder") from None
+    held = manner.model_copy(update={"quantised": quantised or manner.quantised})
+    model: Any = open_weights(origin_of(folder, manner), held, device)
+    tokenizer = open_tokenizer(Origin(source=str(folder)))
+    hold(model, tokenizer)
+    if (folder / ADAPTER).exists():
+        model = adapters.with_adapter(model, folder)
+    model.eval()
+    return Student(model, tokenizer, manner)
+
+
+def origin_of(folder: Path, manner: Manner) -> Origin:
+    """Where the weights of a student's folder stand: here, or where its manner says."""
+    if manner.origin is None:
+        return Origin(source=str(folder))
+    near = folder / manner.origin.source
+    return manner.origin.model_copy(update={"source": str(near)}) if near.is_dir() else manner.origin

@@ -1,0 +1,117 @@
+"""Any architecture: a model's folder becomes a base, learns, is saved, is opened again, and stops by itself."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from architectures import NAMES, tiny
+from stillroom.decoding import decode
+from stillroom.errors import DataError
+from stillroom.files import write_lines
+from stillroom.records import Lesson
+from stillroom.students import StudentConfig, load, make_student
+from stillroom.students.adapters import AdapterConfig
+from stillroom.students.pretrained import Pretrained, make_pretrained
+from stillroom.training import FitConfig
+from toys import sums, tokenizer, workplace
+
+FIT = FitConfig(updates=30, batch_size=8, warmup=3, learning_rate=1e-2, precision="float32", threads=1)
+PROBLEMS = sums(8)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> dict[str, Path]:
+    folders = {name: workplace(tmp_path / name).out for name in ("lessons", "problems")}
+    lessons = [Lesson(problem=p.id, prompt=p.question, completion="The answer is 2.") for p in PROBLEMS]
+    write_lines(folders["lessons"] / "lessons.jsonl", lessons)
+    write_lines(folders["problems"] / "train.jsonl", PROBLEMS)
+    return folders
+
+
+def model_folder(folder: Path, name: str) -> Path:
+    words = tokenizer()
+    model = tiny(name, len(words))
+    model.config.eos_token_id = words.eos_token_id
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def base(house: dict[str, Path], folder: Path, name: str = "llama", **settings: object) -> Path:
+    source = model_folder(folder / "source", name)
+    config = Pretrained(source=str(source), attention="eager", **settings)
+    make_pretrained(config, workplace(folder / "base"))
+    return folder / "base"
+
+
+def taught(house: dict[str, Path], base: Path, folder: Path, **changes: object) -> Path:
+    config = StudentConfig(**{"fit": FIT, **changes})
+    make_student(config, workplace(folder, parents={**house, "base": base}))
+    return folder
+
+
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_learns_is_saved_is_opened_again_and_stops_by_itself(house, name, adapter, tmp_path: Path) -> None:
+    """Pitfall 16: a student whose end of text was masked never stops."""
+    start = base(house, tmp_path, name)
+    pieces = [p.name for p in start.iterdir()]
+    assert "model.safetensors" not in pieces  # the weights are not copied
+    folder = taught(house, start, tmp_path / "student", adapter=AdapterConfig(name=adapter, dropout=0.0))
+    one, two = load(folder), load(folder)
+    prompts = one.prompts([p.question for p in PROBLEMS])
+    ids = torch.tensor(prompts[:1])
+    assert torch.equal(one.model(input_ids=ids).logits, two.model(input_ids=ids).logits)
+    answers = decode(one.model, prompts, 12, one.tokenizer.pad_token_id, one.stops)
+    assert {one.tokenizer.decode(answer.ids) for answer in answers} == {"The answer is 2."}
+    assert all(answer.stopped for answer in answers)
+    before = load(start)
+    assert not torch.equal(before.model(input_ids=ids).logits, one.model(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pause_tokens_are_learned_beside_an_adapter_and_kept(house, name, tmp_path: Path) -> None:
+    start = base(house, tmp_path, name)
+    source = tmp_path / "source"
+    words = tokenizer()
+    assert "<hush>" not in words.get_vocab()
+    folder = taught(house, start, tmp_path / "student", pauses=2, adapter=AdapterConfig(name="lora", dropout=0.0))
+    student = load(folder)
+    assert student.prompt("Ann has 3 eggs")[-2:] == student.pauses()
+    assert source.exists()
+
+
+def test_a_folder_that_is_no_model_pickled_or_brings_code_is_refused(house, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the model cannot be opened|cannot be opened"):
+        make_pretrained(Pretrained(source=str(tmp_path)), workplace(tmp_path / "none"))
+    source = model_folder(tmp_path / "coded", "llama")
+    text = (source / "config.json").read_text()
+    (source / "config.json").write_text(text.replace("{", '{"auto_map": {"AutoModelForCausalLM": "evil.Model"},', 1))
+    (source / "evil.py").write_text("raise SystemExit('run')\n")
+    start = workplace(tmp_path / "base")
+    make_pretrained(Pretrained(source=str(source)), start)
+    with pytest.raises(DataError, match="this model brings its own code; set trust_remote_code=true"):
+        load(tmp_path / "base")
+    pickled = model_folder(tmp_path / "pickled", "llama")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    make_pretrained(Pretrained(source=str(pickled)), workplace(tmp_path / "other"))
+    with pytest.raises(DataError, match=r"no weights in safetensors, .* use stillroom import"):
+        load(tmp_path / "other")
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
+    source = model_folder(tmp_path / "source", "llama")
+    tiny("llama", 20).save_pretrained(source)
+    with pytest.raises(
+        DataError, match="the model's embedding ends at 19: they do not belong"
+    ):
+        make_pretrained(Pretrained(source=str(source)), workplace(tmp_path / "base"))
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory(house, tmp_path: Path) -> None:
+    start = base(house, tmp_path)
+    plain = load(taught(house, start, tmp_path / "plain")).model.state_dict()
+    spared = load(taught(house, start, tmp_path / "spared", checkpointing=True)).model.state_dict()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(spared[name], tensor, rtol=1e-5, atol=1e-6)
