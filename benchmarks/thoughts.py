@@ -1,6 +1,6 @@
 """Latent students: think-and-answer and a full trace in batches, against a plain loop that decodes one at a time.
 
-    .venv/bin/python benchmarks/thoughts.py [--quick] [--device cuda]      (--quick: 64 questions in place of 256)
+    .venv/bin/python benchmarks/thoughts.py [--quick] [--width 128] [--device cuda]   (--quick: 64 questions in place of 256)
 
 Both sides: untrained Llamas with bfloat16 weights, the same threads, six thoughts, eight answer tokens, none of which
 ends an answer. The plain loop is timed on a sample (16 questions; each variant of the trace on one), in turn with ours;
@@ -133,6 +133,7 @@ def figure(name: str, value: float, unit: str, bar: float) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--width", type=int, choices=SIZES, action="append", help="one size alone")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
@@ -142,7 +143,8 @@ def main() -> None:
         print(f"this machine is busy (load {load:.1f}): seconds are too long, ratios less so", file=sys.stderr)
     count = 64 if asked.quick else 256
     figures = []
-    for width, (*_, think_bar, trace_bar) in SIZES.items():
+    for width in asked.width or SIZES:
+        *_, think_bar, trace_bar = SIZES[width]
         ms = measure(width, count, asked.device, 3)
         for name, bar in (("think", think_bar), ("trace", trace_bar)):
             ours, theirs = ms[name], ms[f"plain {name}"]

@@ -103,9 +103,7 @@ def test_a_folder_that_is_no_model_pickled_or_brings_code_is_refused(house, tmp_
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
     source = model_folder(tmp_path / "source", "llama")
     tiny("llama", 20).save_pretrained(source)
-    with pytest.raises(
-        DataError, match="the model's embedding ends at 19: they do not belong"
-    ):
+    with pytest.raises(DataError, match="the model's embedding ends at 19: they do not belong"):
         make_pretrained(Pretrained(source=str(source)), workplace(tmp_path / "base"))
 
 
