@@ -45,7 +45,7 @@ from stillroom.students.thoughts.interventions import Undisturbed, replaced
 from toys import MODELS, PAD, WORDS, llama
 
 Alone = tuple[list[int], list[Tensor], list[Tensor]]
-BOT, EOT, WIDTH, STEPS, TOKENS = 2, 3, 16, 3, 5
+BOT, EOT, WIDTH, STEPS, TOKENS = 2, 3, 16, 3, 4
 SPREAD = 0.2  # weights large enough for different answers, small enough for rounding to stay small
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 4], [20, 21, 22, 23], [30, 31]]
 PARTNERS = (3, 0, 1, 5, 2, 4)
