@@ -87,6 +87,11 @@ def stream_atomic(path: Path) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file of our own holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_json(path: Path, data: Any) -> None:
     write_atomic(path, json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 

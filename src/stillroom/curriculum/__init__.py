@@ -8,9 +8,10 @@
 """
 
 import random
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from stillroom.config import Config
 from stillroom.errors import DataError
@@ -68,6 +69,25 @@ def _lessons(problem: Problem, rationale: Rationale, variant: str) -> list[Lesso
         Lesson(problem=problem.id, prompt=TASKS[term] + problem.question, completion=text, term=term)
         for term, text in texts.items()
     ]
+
+
+def make_given(file: Path, at: Workplace) -> None:
+    """Stage `lessons` from a file: JSON lines with `prompt` and `completion`, as TRL reads them."""
+    rows = read_lines(file, Given)
+    lessons = [
+        Lesson(problem=r.problem or f"line {i}", prompt=r.prompt, completion=r.completion)
+        for i, r in enumerate(rows, 1)
+    ]
+    write_lines(at.out / "lessons.jsonl", lessons)
+
+
+class Given(BaseModel):
+    """A row of somebody's file; what else it holds is left alone."""
+
+    model_config = ConfigDict(frozen=True)
+    prompt: str
+    completion: str
+    problem: str = ""
 
 
 class PrimerConfig(Config):

@@ -56,17 +56,12 @@ class People:
     def base(self, seed: int, lessons: Mapping[str, Stage], primer: Stage | None) -> Stage:
         entry = self.recipe.base
         if entry.pretrained is not None:
-            return self.pretrained(self.label(BASE, seed), entry.pretrained)
+            return pretrained(self.label(BASE, seed), entry.pretrained)
         assert primer is not None, "what is built from scratch learns the primer"
         config = students.BaseConfig(scratch=entry.scratch, fit=_reseed(entry.fit, seed))
         parents = {"lessons": primer, "worked": lessons["normal"]}
         run = partial(students.make_base, config)
         return self._stage("base", self.label(BASE, seed), config, parents, run)
-
-    def pretrained(self, label: str, config: Pretrained) -> Stage:
-        stamp = {"contents": contents(config.source)}
-        run = partial(make_pretrained, config)
-        return self._stage("base", label, config, {}, run, stamp=stamp)
 
     def _student(
         self,
@@ -94,10 +89,16 @@ class People:
         if entry.gkd is not None:
             known = entry.gkd.teacher in recipe.students
             outside = Pretrained(source=entry.gkd.teacher)
-            parents["teacher"] = teacher(entry.gkd.teacher) if known else self.pretrained("teacher", outside)
+            parents["teacher"] = teacher(entry.gkd.teacher) if known else pretrained("teacher", outside)
         run = partial(students.make_student, settings)
         return self._stage("student", self.label(name, seed), settings, parents, run)
 
 
 def _reseed(fit: FitConfig, seed: int) -> FitConfig:
     return fit.model_copy(update={"seed": fit.seed + seed})
+
+
+def pretrained(label: str, config: Pretrained) -> Stage:
+    """The stage of a model that was made elsewhere; its files' checksums belong to its key."""
+    settled = {**config.model_dump(mode="json"), "contents": contents(config.source)}
+    return Stage("base", label, students.VERSION, settled, {}, partial(make_pretrained, config))

@@ -74,8 +74,10 @@ def make_student(config: StudentConfig, at: Workplace) -> None:
     """Stage `student`: the base, fine-tuned on one set of lessons."""
     device = use(at.device, config.fit.threads)
     lessons = read_lines(at.parents["lessons"] / "lessons.jsonl", Lesson)
-    problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
-    questions = [problems[lesson.problem].question for lesson in lessons]
+    questions = [lesson.prompt for lesson in lessons]
+    if "problems" in at.parents:  # a lesson may put words of its own around the question
+        problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
+        questions = [problems[lesson.problem].question for lesson in lessons]
     student = begin(config, at, str(device))
     objective = _objective(student, config, at, str(device))
     _teach(student, objective, lessons, questions, config.fit, at)

@@ -75,11 +75,10 @@ def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     )
 
 
-def scratch_model(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A randomly initialised Llama in float32, the same for the same seed."""
-    torch.manual_seed(seed)
-    settings = LlamaConfig(
-        vocab_size=len(tokenizer),
+def shape(config: ScratchConfig, vocabulary: int) -> LlamaConfig:
+    """The model's config, but for the ids of its special tokens."""
+    return LlamaConfig(
+        vocab_size=vocabulary,
         hidden_size=config.width,
         intermediate_size=config.feed_forward,
         num_hidden_layers=config.layers,
@@ -88,10 +87,15 @@ def scratch_model(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, see
         max_position_embeddings=config.positions,
         initializer_range=config.spread,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
+
+
+def scratch_model(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A randomly initialised Llama in float32, the same for the same seed."""
+    torch.manual_seed(seed)
+    settings = shape(config, len(tokenizer))
+    settings.pad_token_id, settings.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     model = LlamaForCausalLM(settings)
     model.set_attn_implementation("eager")  # on a CPU twice as fast as SDPA at this size
     return model

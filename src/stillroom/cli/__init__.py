@@ -1,0 +1,31 @@
+"""The command line: thin doors to the rooms. Exit codes: 0 done, 1 failed, 2 wrong usage, 75 stopped by SIGTERM.
+
+Rooms are imported inside the commands, so that `--help` answers at once and `report` opens without torch.
+"""
+
+import os
+import signal
+import sys
+
+from stillroom.cli import lessons, runs, students
+from stillroom.cli.app import app
+from stillroom.errors import Interrupted, StillroomError, UsageError
+
+__all__ = ["app", "lessons", "main", "runs", "students"]
+
+
+def terminated(*_: object) -> None:
+    raise Interrupted("stopped by SIGTERM; what was done is kept: run the same command to go on")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        app()
+    except StillroomError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"stillroom: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(75 if isinstance(error, Interrupted) else 2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt:
+        print("stillroom: stopped; run the same command to go on", file=sys.stderr)  # noqa: T201
+        sys.exit(130)

@@ -1,0 +1,144 @@
+"""Doors to experiments: run, list, show, report, schema."""
+
+import json
+import os
+import webbrowser
+from typing import Annotated, Any
+
+import typer
+
+from stillroom.cli.app import Json, Output, app, copy, emit, store_root
+from stillroom.errors import UsageError, unknown
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of a .yaml file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
+    until: Annotated[str | None, typer.Option(help="Go as far as this stage.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run and write nothing.")] = False,
+    output: Output = None,
+) -> None:
+    """Run a whole experiment, reusing what the store holds.
+
+    Example: stillroom run abacus students.filler.pauses=4
+    """
+    from stillroom import pipeline
+    from stillroom.pipeline import needs
+    from stillroom.recipes import load_recipe
+    from stillroom.report.figures import accuracy_table
+    from stillroom.store import Store
+
+    cells = load_recipe(recipe, overrides or [])
+    plan = pipeline.upto(pipeline.plan(recipe, cells), until)
+    store = Store(store_root())
+    if dry_run:
+        for line in needs.plan_lines(plan, store):
+            emit(line)
+        return
+    folder = pipeline.run(plan, store, next(iter(cells.values())).settings)
+    if os.environ.get("RANK", "0") != "0":
+        return
+    result = folder / "report.html"
+    told = [stage for stage in plan if stage.stage == "comparison"] or [s for s in plan if s.stage == "scores"]
+    if told:
+        emit(accuracy_table(store.folder(told[0].stage, told[0].key) / "scores.jsonl"))
+    emit(f"{result if result.exists() else folder}")
+    if output is not None:
+        copy(result, output)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List what the store holds, oldest first.
+
+    Example: stillroom list --json
+    """
+    from stillroom.store import Store
+
+    for manifest in Store(store_root()).manifests():
+        row = {
+            "name": manifest.name,
+            "path": f"{manifest.stage}/{manifest.key}",
+            "started": manifest.started,
+            "seconds": manifest.seconds,
+        }
+        emit(
+            json.dumps(row)
+            if as_json
+            else f"{row['path']:32}{row['name']:28}{manifest.started[:19]}  {manifest.seconds:8.1f} s"
+        )
+
+
+@app.command()
+def show(
+    path: Annotated[str, typer.Argument(help="STAGE/KEY as `list` prints it; the key may be cut short. Or `journal`.")],
+    as_json: Json = False,
+) -> None:
+    """Show how one folder of the store came to be, and whether it is still what was committed.
+
+    Example: stillroom show student/3f2a
+    """
+    from stillroom.store import Store, code_version
+
+    store = Store(store_root())
+    if path == "journal":
+        from stillroom.teachers.teaching import journal_report
+
+        for row in journal_report(store.journal):
+            emit(json.dumps(row, indent=None if as_json else 1))
+        return
+    known = {f"{m.stage}/{m.key}": m for m in store.manifests()}
+    found = [name for name in known if name.startswith(path)]
+    if len(found) != 1:
+        raise UsageError(
+            unknown("folder", path, known) if not found else f"{path!r} could be any of {', '.join(found)}"
+        )
+    manifest = known[found[0]]
+    notes = [damage] if (damage := store.damage(store.folder(manifest.stage, manifest.key))) else []
+    if manifest.code != code_version():
+        notes.append(f"made by code {manifest.code}; this is {code_version()}")
+    for role, parent in manifest.parents.items():
+        current = known.get(f"{parent.stage}/{parent.key}")
+        if current is None or current.content != parent.content:
+            fate = "gone" if current is None else "not the one it was made from"
+            notes.append(f"its parent {role} ({parent.stage}/{parent.key}) is {fate}")
+    data: dict[str, Any] = {**manifest.model_dump(mode="json"), "notes": notes}
+    emit(json.dumps(data, indent=None if as_json else 1, ensure_ascii=False))
+
+
+@app.command()
+def report(
+    recipe: Annotated[str | None, typer.Argument(help="The recipe whose newest report is meant.")] = None,
+    output: Output = None,
+    browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Find the newest report of the store.
+
+    Example: stillroom report abacus -o abacus.html
+    """
+    from stillroom.store import Store
+
+    store = Store(store_root())
+    found = [m for m in store.manifests() if m.stage == "report" and recipe in (None, m.config["recipe"])]
+    if not found:
+        raise UsageError(
+            f"{store.root} holds no report{f' of {recipe}' if recipe else ''}: make one with `stillroom run abacus`"
+        )
+    path = store.folder("report", found[-1].key) / "report.html"
+    emit(str(path))
+    if output is not None:
+        copy(path, output)
+    if browser:
+        webbrowser.open(path.resolve().as_uri())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors.
+
+    Example: stillroom schema > recipe.schema.json
+    """
+    from stillroom import pipeline
+
+    emit(json.dumps(pipeline.schema(), indent=1))

@@ -1,0 +1,76 @@
+"""What a plan would do and need: what is reused, what will run, and how much memory each student takes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PretrainedConfig
+
+from stillroom.errors import DataError
+from stillroom.files import read_json
+from stillroom.store import Stage, Store
+from stillroom.students.adapters import AdapterConfig
+from stillroom.students.folders import DTYPES
+from stillroom.students.memory import Estimate, estimate, shape_of, smallest_gpu
+from stillroom.students.scratch import ScratchConfig, shape
+
+WORDS = 1000
+"""A word-level vocabulary that has not been counted yet; of a small model it is a small part either way."""
+TOKENS = 512
+"""Tokens of the longest lesson, before any was counted."""
+
+
+def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
+    """A line a stage, then a line a student."""
+    for stage in plan:
+        yield f"{'reuse' if store.find(stage) else 'run':6}{stage.name:28}{stage.stage}/{stage.key}"
+    for stage in plan:
+        if stage.stage == "student":
+            yield f"memory of {stage.name}: {told(stage, store)}"
+
+
+def told(stage: Stage, store: Store) -> str:
+    base, fit = stage.parents["base"], stage.config["fit"]
+    config = _config(base)
+    longest = _longest(stage, store) or min(TOKENS, int(getattr(config, "max_position_embeddings", TOKENS)))
+    rows = fit["micro_batch"] or fit["batch_size"]
+    held = "float32" if "scratch" in base.config else base.config["dtype"]
+    eager = base.config.get("attention", "eager") == "eager"
+    adapter = AdapterConfig.model_validate(stage.config["adapter"])
+    found = estimate(
+        shape_of(config), adapter, DTYPES[held], rows, longest, stage.config["checkpointing"], "eager" if eager else "sdpa",
+        stage.config["pauses"] > 0,
+    )  # fmt: skip
+    parts = f"{rows} rows of {longest} tokens in {held}, {adapter.name}"
+    return f"{_gigabytes(found)} for {parts}; smallest usual GPU {smallest_gpu(found)}"
+
+
+def _gigabytes(found: Estimate) -> str:
+    names = ("weights", "gradients", "optimizer", "activations", "logits")
+    parts = ", ".join(f"{name} {getattr(found, name) / 1e9:.2f}" for name in names)
+    return f"{found.total / 1e9:.2f} GB ({parts})"
+
+
+def _config(base: Stage) -> PretrainedConfig:
+    if "scratch" in base.config:
+        scratch = ScratchConfig.model_validate(base.config["scratch"])
+        return shape(scratch, WORDS if scratch.tokenizer == "word" else scratch.vocabulary)
+    source: str = base.config["source"]
+    try:
+        found: PretrainedConfig = AutoConfig.from_pretrained(
+            source,
+            revision=base.config["revision"],
+            trust_remote_code=base.config["trust_remote_code"],
+            local_files_only=Path(source).is_dir(),
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(f"{source}: the model cannot be opened: {reason}") from error
+    return found
+
+
+def _longest(stage: Stage, store: Store) -> int | None:
+    """The longest lesson in tokens, where this student has been trained before."""
+    path = store.folder(stage.stage, stage.key) / "tokens.json"
+    counted: dict[str, Any] = read_json(path) if path.exists() else {}
+    return int(counted["prompt"]["longest"] + counted["completion"]["longest"]) if counted else None
