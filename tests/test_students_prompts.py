@@ -68,6 +68,7 @@ def test_the_plain_style_ends_in_a_line_end() -> None:
     [
         ("plain", "gpt2", "Why?\n"),
         ("plain", "llama3", "<|begin_of_text|>Why?\n"),
+        ("bare", "llama3", "<|begin_of_text|>Why?"),
         (
             "alpaca",
             "qwen",

@@ -50,7 +50,7 @@ def import_folder(source: Path, target: Path) -> None:
     if not (source / WEIGHTS).exists() and not (source / INDEX).exists() and any(source.glob("*.safetensors")):
         raise DataError(f"{source}: holds safetensors already; use the folder as it is")
     config = _config(source)
-    model = _model(config, _tensors(source), source)
+    model = _model(config, read_tensors(source), source)
     target.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(target) as folder:
         model.save_pretrained(folder)
@@ -74,7 +74,7 @@ def _config(source: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, local_files_only=True, trust_remote_code=False)
     except (ValueError, KeyError, TypeError, AttributeError, OSError, StrictDataclassError) as error:
-        raise DataError(f"{path}: transformers cannot read it ({_reason(error)})") from None
+        raise DataError(f"{path}: transformers cannot read it ({reason_of(error)})") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise DataError(f"{path}: model type {config.model_type!r} is no causal language model that transformers knows")
     return config
@@ -86,13 +86,13 @@ def _json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DataError(f"{path}: missing; an importable folder holds config.json beside {WEIGHTS}") from None
     except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not readable as JSON ({_reason(error)}); fetch the folder again") from None
+        raise DataError(f"{path}: not readable as JSON ({reason_of(error)}); fetch the folder again") from None
     if not isinstance(said, dict):
         raise DataError(f"{path}: expected a JSON object, found a {type(said).__name__}; fetch the folder again")
     return said
 
 
-def _tensors(source: Path) -> dict[str, Tensor]:
+def read_tensors(source: Path) -> dict[str, Tensor]:
     """All tensors of the folder by name: of its one file, or of the shards that its index names."""
     if not (source / INDEX).exists():
         return _unpickled(source / WEIGHTS)
@@ -102,14 +102,14 @@ def _tensors(source: Path) -> dict[str, Tensor]:
     shards = sorted(set(shard_of.values()))
     strays = [shard for shard in shards if not _plain_name(shard)]
     if strays:
-        raise DataError(f"{source / INDEX}: shards must lie in the folder itself, not at {_first(map(repr, strays))}")
+        raise DataError(f"{source / INDEX}: shards must lie in the folder itself, not at {first_of(map(repr, strays))}")
     found = {shard: _unpickled(source / shard) for shard in shards}
     absent = [f"{name} ({shard})" for name, shard in shard_of.items() if name not in found[shard]]
     if absent:
-        raise DataError(f"{source / INDEX}: the shards do not hold what it promises: {_first(absent)}")
+        raise DataError(f"{source / INDEX}: the shards do not hold what it promises: {first_of(absent)}")
     unlisted = [f"{name} ({shard})" for shard in shards for name in found[shard] if shard_of.get(name) != shard]
     if unlisted:
-        raise DataError(f"{source / INDEX}: the shards hold what it does not list: {_first(unlisted)}")
+        raise DataError(f"{source / INDEX}: the shards hold what it does not list: {first_of(unlisted)}")
     return {name: found[shard][name] for name, shard in shard_of.items()}
 
 
@@ -134,12 +134,12 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
             ) from None
         raise DataError(f"{path}: truncated, or not written by torch; fetch it again") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: truncated, or not written by torch ({_reason(error)}); fetch it again") from None
+        raise DataError(f"{path}: truncated, or not written by torch ({reason_of(error)}); fetch it again") from None
     if not isinstance(state, dict):
         raise DataError(f"{path}: expected a dictionary of tensors, found a {type(state).__name__}")
     others = [f"{name!r} is a {type(value).__name__}" for name, value in state.items() if not _is_weight(name, value)]
     if others:
-        raise DataError(f"{path}: expected names with dense tensors alone: {_first(others)}")
+        raise DataError(f"{path}: expected names with dense tensors alone: {first_of(others)}")
     return state
 
 
@@ -171,7 +171,7 @@ def _model(config: PretrainedConfig, tensors: dict[str, Tensor], source: Path) -
     }
     for what, names in wrong.items():
         if names:
-            raise DataError(f"{source}: the weights {what}: {_first(names)}; fetch config and weights of one model")
+            raise DataError(f"{source}: the weights {what}: {first_of(names)}; fetch config and weights of one model")
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if config.tie_word_embeddings and head.weight is not model.get_input_embeddings().weight:
         model.config.tie_word_embeddings = False  # two different tensors came: transformers keeps both
@@ -189,12 +189,12 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _first(names: Iterable[str]) -> str:
+def first_of(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

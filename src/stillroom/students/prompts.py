@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from stillroom.errors import ConfigError, DataError
 
-Style = Literal["plain", "chat", "alpaca", "llama3", "gemma"]
+Style = Literal["plain", "bare", "chat", "alpaca", "llama3", "gemma"]
 
 
 class Format(NamedTuple):
@@ -24,6 +24,7 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "plain": Format("{question}\n"),
+    "bare": Format("{question}"),
     "alpaca": Format(
         "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
         "### Instruction:\n{question}\n\n### Response:"

@@ -61,9 +61,9 @@ def add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token
     be quantised or carry adapters yet.
     """
     rows = _rows(model)
-    used = min(_size(tokenizer), rows)
+    used = min(size_of(tokenizer), rows)
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in tokens], special_tokens=True)
-    size = _size(tokenizer)
+    size = size_of(tokenizer)
     if size > rows:
         # Sampling the further rows from the old ones' covariance, as it does if let, warns and takes minutes.
         model.resize_token_embeddings(size, mean_resizing=False)
@@ -76,21 +76,21 @@ def add_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, token
 
 def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Grow a model that has just been opened to its tokenizer, with the rows that it was given when it was first."""
-    if _size(tokenizer) > _rows(model):
+    if size_of(tokenizer) > _rows(model):
         add_tokens(model, tokenizer, [])
 
 
 def check_matches(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     """Raise `DataError` for a tokenizer that is not that of a model with so many rows, or that cannot end a text."""
-    if _size(tokenizer) > rows:
+    if size_of(tokenizer) > rows:
         raise DataError(
-            f"the tokenizer has token {_size(tokenizer) - 1} and the model's embedding ends at {rows - 1}: they do not "
+            f"the tokenizer has token {size_of(tokenizer) - 1} and the model's embedding ends at {rows - 1}: they do not "
             "belong together; take both from one folder"
         )
     stop_ids("plain", tokenizer)
 
 
-def _size(tokenizer: PreTrainedTokenizerBase) -> int:
+def size_of(tokenizer: PreTrainedTokenizerBase) -> int:
     """One more than the largest id: `len(tokenizer)` counts tokens, and some vocabularies have gaps."""
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
