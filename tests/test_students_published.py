@@ -1,7 +1,7 @@
-"""A published CODI checkpoint, imported, thinks and answers as the module that wrote it; whatever does not fit is told.
+"""A published CODI checkpoint, imported, thinks and answers as the module that wrote it; what does not fit is named.
 
-The checkpoints here are written by a tiny module built as the published one is: peft around a causal LM that has grown by
-three tokens, and an `nn.Sequential` beside it. Its file therefore has the published names.
+The checkpoints here are written by a tiny module built as the published one is: peft around a causal LM that has three
+more tokens, and an `nn.Sequential` beside it. Its file therefore has the published names.
 """
 
 import dataclasses
@@ -22,11 +22,13 @@ from stillroom.errors import DataError, UsageError
 from stillroom.students import load
 from stillroom.students.adapters import AdapterConfig, known_warnings
 from stillroom.students.importing import WEIGHTS
+from stillroom.students.prompts import prompt_ids
 from stillroom.students.published import (
     ARCHITECTURES,
     PROJECTION,
     SAFE,
     Architecture,
+    _skeleton,
     import_codi,
     latent_manner,
     load_projection,
@@ -58,7 +60,10 @@ TINY = {
         LORA,
     ),
 }  # fmt: skip
-TARGETS = {"gpt2": ["c_attn", "c_proj", "c_fc"], "llama": "q_proj k_proj v_proj o_proj up_proj down_proj gate_proj".split()}
+TARGETS = {
+    "gpt2": ["c_attn", "c_proj", "c_fc"],
+    "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj"],
+}
 QUESTIONS = ["Ann has 3 eggs.", "How many?", "2 and 3 and 4 make"]
 NAMES = tuple(TINY)
 
@@ -97,7 +102,7 @@ def checkpoint(folder: Path, name: str, form: str = WEIGHTS, tensors: dict[str, 
     if form == WEIGHTS:
         torch.save(tensors, folder / WEIGHTS)
     else:  # which holds a tied tensor once
-        save_file({key: tensor for key, tensor in tensors.items() if "lm_head" not in key}, folder / SAFE)
+        save_file(dict({tensor.data_ptr(): (key, tensor) for key, tensor in tensors.items()}.values()), folder / SAFE)
     TOKENIZERS[name]().save_pretrained(folder)
     return folder
 
@@ -166,11 +171,15 @@ def test_merged_gives_the_logits_of_kept_corrections(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_question_is_asked_as_it_was_taught_and_the_tokens_stand_where_they_stood(name: str, tmp_path: Path) -> None:
-    """Pitfall 16: the published question has no line end; CODI's rows V, V + 1 and V + 2 were never trained, but used."""
+def test_the_question_is_asked_as_it_was_taught_and_the_tokens_stand_where_they_stood(
+    name: str, tmp_path: Path
+) -> None:
+    """Pitfall 16: the published question has no line end. Rows V to V + 2 are random: only the file has them."""
     size = int(TINY[name].numbers["vocab_size"])
     student = load(imported(checkpoint(tmp_path / "source", name), name))
-    assert student.prompt("How many?") == TOKENIZERS[name]()("How many?")["input_ids"]
+    assert (
+        prompt_ids("How many?", student.manner.style, student.tokenizer) == TOKENIZERS[name]()("How many?")["input_ids"]
+    )
     words = student.tokenizer
     assert words.convert_tokens_to_ids(["[PAD]", "<bot>", "<eot>"]) == [size, size + 1, size + 2]
     assert words("<bot><eot>", add_special_tokens=False)["input_ids"] == [size + 1, size + 2]
@@ -212,9 +221,7 @@ def test_the_names_in_the_file_are_the_published_ones() -> None:
     [("gpt2", 124_439_808, 18_874_368 + 1_182_720), ("llama3.2-1b", 1_235_814_400, 90_177_536 + 8_396_800)],
 )
 def test_the_published_numbers_give_the_published_sizes(name: str, base: int, trained: int) -> None:
-    """GPT-2's 20,057,088 trained numbers are the ones its paper's log gives; Llama's are 16 x 128 x 44,032 and 2 layers."""
-    from stillroom.students.published import _skeleton
-
+    """GPT-2's 20,057,088 trained numbers are CODI's own count; Llama's are 16 layers of 128 * 44,032 by hand."""
     words = gpt2_like()
     wrapped, projection = _skeleton(ARCHITECTURES[name], words)
     counts = {key: tensor.numel() for key, tensor in wrapped.state_dict().items() if "lm_head" not in key}
@@ -223,7 +230,11 @@ def test_the_published_numbers_give_the_published_sizes(name: str, base: int, tr
     assert sum(counts.values()) - lora - 3 * model.config.hidden_size == base
     assert lora + sum(p.numel() for p in projection.parameters()) == trained
     assert model.config.tie_word_embeddings
-    assert (ARCHITECTURES[name].adapter.r, ARCHITECTURES[name].adapter.alpha, ARCHITECTURES[name].thoughts) == (128, 32, 6)
+    assert (ARCHITECTURES[name].adapter.r, ARCHITECTURES[name].adapter.alpha, ARCHITECTURES[name].thoughts) == (
+        128,
+        32,
+        6,
+    )
     if name != "gpt2":  # the slowest rotation, 500000^(-62/64), is 32 times slower still; the fastest is as it was
         slowness = model.model.rotary_emb.inv_freq[[0, -1]] * torch.tensor([1.0, 32 * 500000 ** (62 / 64)])
         assert slowness.tolist() == pytest.approx([1.0, 1.0])
@@ -254,6 +265,15 @@ def test_the_projection_has_plain_names(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("gone", ["lm_head", "wte"])
+@pytest.mark.parametrize("form", [WEIGHTS, SAFE])
+def test_a_tied_tensor_may_stand_under_either_name(gone: str, form: str, tmp_path: Path) -> None:
+    module = published("gpt2")
+    tensors = without(dict(module.state_dict()), gone)
+    student = load(imported(checkpoint(tmp_path / "source", "gpt2", form, tensors), "gpt2"))
+    torch.testing.assert_close(logits(student.model), logits(module.codi), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tokenizer_that_has_the_published_padding_is_the_same(name: str, tmp_path: Path) -> None:
     words = TOKENIZERS[name]()
@@ -265,33 +285,41 @@ def test_a_tokenizer_that_has_the_published_padding_is_the_same(name: str, tmp_p
     assert named.get_vocab() == load(imported(source, name)).tokenizer.get_vocab()
 
 
-def first_gone(tensors: dict[str, Tensor], ending: str) -> dict[str, Tensor]:
-    gone = next(key for key in tensors if key.endswith(ending))
-    return {key: tensor for key, tensor in tensors.items() if key != gone}
+def without(tensors: dict[str, Tensor], *parts: str) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in tensors.items() if not any(part in key for part in parts)}
 
 
+HEAD = "codi.base_model.model.lm_head.weight"
 LAYER = r"codi\.base_model\.model\.model\.layers\.0"
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda t: first_gone(t, "q_proj.lora_A.default.weight"), rf"lack .* llama needs: {LAYER}\.self_attn\.q_proj\.lora_A"),
-        (lambda t: {key: t[key] for key in t if "lora" not in key}, r"lora_A\.default\.weight, .* and 25 more"),
-        (lambda t: {key.replace("prj.ln", "prj.4"): t[key] for key in t}, r"needs: prj\.ln\.weight, prj\.ln\.bias; .*know: prj\.4"),
-        (lambda t: {**t, "decoder.lm_head.weight": torch.ones(2)}, "llama does not know: decoder.lm_head.weight"),
-        (lambda t: {**t, "prj.1.weight": torch.ones(16, 16)}, r"prj\.1\.weight is \(16, 16\) of float32, expected \(24, 16\)"),
-        (lambda t: {**t, "prj.1.bias": torch.ones(24).int()}, r"prj\.1\.bias is \(24,\) of int32, expected \(24,\) of float32"),
-        (lambda t: {key: t[key] for key in t if "embed" not in key and "lm_head" not in key}, "embed_tokens.weight, .*lm_head"),
-        (lambda t: {**t, "codi.base_model.model.lm_head.weight": torch.zeros(266, 16)}, "lm_head.weight that differ"),
-        (lambda t: {}, "lack what CODI of llama needs"),
+        (
+            lambda t: without(t, "0.self_attn.q_proj.lora_A"),
+            rf"lack what .* llama needs: {LAYER}\.self_attn\.q_proj\.lora_A",
+        ),
+        (lambda t: without(t, "lora"), r"lora_A\.default\.weight, .* and 25 more"),
+        (lambda t: without(t, "embed_tokens", "lm_head"), r"embed_tokens\.weight, .*lm_head\.weight"),
+        (lambda t: without(t, ""), "lack what CODI of llama needs"),
+        (
+            lambda t: {key.replace("prj.ln", "prj.4"): t[key] for key in t},
+            r"prj\.ln\.weight, prj\.ln\.bias; .*know: prj\.4",
+        ),
+        (lambda t: {**t, "decoder.lm_head.weight": torch.ones(2)}, r"llama does not know: decoder\.lm_head\.weight"),
+        (lambda t: {**t, "prj.1.weight": torch.ones(16, 16)}, r"prj\.1\.weight is \(16, 16\) .*, expected \(24, 16\)"),
+        (
+            lambda t: {**t, "prj.1.bias": torch.ones(24).int()},
+            r"prj\.1\.bias is \(24,\) of int32, expected \(24,\) of float",
+        ),
+        (lambda t: {**t, HEAD: torch.zeros(266, 16)}, "lm_head.weight that differ, where the model ties them"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("form", [WEIGHTS, SAFE])
 def test_tensors_that_do_not_fit_are_named(form: str, change: Any, told: str, tmp_path: Path) -> None:
-    if form == SAFE and "differ" in told:
-        pytest.skip("the synthetic file holds a tied tensor once")
-    refused(checkpoint(tmp_path / "source", "llama", form, change(dict(published("llama").state_dict()))), "llama", told)
+    tensors = change(dict(published("llama").state_dict()))
+    refused(checkpoint(tmp_path / "source", "llama", form, tensors), "llama", told)
 
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
@@ -301,7 +329,9 @@ def test_another_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"known are gpt2, llama3\.2-1b"):
         import_codi(source, tmp_path / "student", "gpt-2-large", None, True)
     gpt2_like().save_pretrained(tmp_path / "words")
-    refused(source, "gpt2", "lack what CODI of gpt2 needs.*does not know: codi.base_model.model.model", tmp_path / "words")
+    refused(
+        source, "gpt2", "lack what CODI of gpt2 needs.*does not know: codi.base_model.model.model", tmp_path / "words"
+    )
 
 
 class Payload:
@@ -361,11 +391,12 @@ def test_a_tokenizer_to_which_an_added_token_means_something_else_is_refused(tmp
 
 def test_a_tokenizer_that_is_none_is_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "source", "gpt2")
-    refused(source, "gpt2", "nowhere: no such folder; name the one that holds", tmp_path / "nowhere")
+    refused(source, "gpt2", "nowhere: no such folder; fetch it first", tmp_path / "nowhere")
     (source / "tokenizer.json").write_text("{")
     refused(source, "gpt2", "source: its tokenizer cannot be opened")
     (source / "tokenizer.json").unlink()
-    refused(source, "gpt2", "source: its tokenizer cannot be opened")
+    refused(source, "gpt2", r"source: its tokenizer cannot be opened: .*; name the folder of .* \(--tokenizer FOLDER\)")
+    refused(tmp_path / "missing", "gpt2", "missing: no such folder", source)
 
 
 def test_a_tokenizer_that_brings_code_is_refused_and_it_is_not_run(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ BASE = "base"
 """Where a student whose corrections are kept apart holds the weights that they correct."""
 PAD, BEGIN, END = "[PAD]", "<bot>", "<eot>"
 """Tokens V, V + 1 and V + 2 of a model of V words. The first bears its published name; the others were never named."""
+LORA = AdapterConfig(name="lora", r=128, alpha=32, dropout=0.1)
 PUBLISHED = {"linear1": "prj.1", "linear2": "prj.3", "norm": "prj.ln"}
 """The projection's layers by their places in the published `nn.Sequential`, whose other two hold no weights."""
 
@@ -50,7 +51,7 @@ class Architecture:
     """Its config; `vocab_size` is V, before the three tokens."""
     projection: int
     """The width inside the projection."""
-    adapter: AdapterConfig = AdapterConfig(name="lora", r=128, alpha=32, dropout=0.1)
+    adapter: AdapterConfig = LORA
     thoughts: int = 6
 
 
@@ -129,6 +130,9 @@ def import_codi(
     """
     if architecture not in architectures:
         raise UsageError(unknown("architecture", architecture, architectures))
+    for folder in (source, tokenizer or source):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; fetch it first, nothing is fetched here")
     if target.exists():
         raise DataError(f"{target} exists; remove it, or import into another folder")
     shape = architectures[architecture]
@@ -148,15 +152,16 @@ def import_codi(
 
 def _tokenizer(folder: Path, shape: Architecture, name: str) -> PreTrainedTokenizerBase:
     """The folder's tokenizer with the three tokens; the first may be there, since the published training added it."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; name the one that holds the base model's tokenizer")
-    words, size = open_tokenizer(Origin(source=str(folder))), int(shape.numbers["vocab_size"])
+    try:
+        words, size = open_tokenizer(Origin(source=str(folder))), int(shape.numbers["vocab_size"])
+    except DataError as error:
+        raise DataError(f"{error}; name the folder of the base model's tokenizer (--tokenizer FOLDER)") from None
     told = f"{folder}: the tokenizer has {size_of(words)} tokens, {name} has {size}"
     if size_of(words) not in (size, size + 1) or (size_of(words) == size + 1 and words.pad_token_id != size):
         raise DataError(f"{told} and may have one more for padding; name the folder of its base model's tokenizer")
     pad = str(words.convert_ids_to_tokens(size)) if size_of(words) > size else PAD
     added = [AddedToken(token, special=True, normalized=False) for token in (pad, BEGIN, END)]
-    words.add_tokens(added, special_tokens=True)  # type: ignore[arg-type]
+    words.add_tokens(added, special_tokens=True)
     words.pad_token = pad
     ids = words.convert_tokens_to_ids([pad, BEGIN, END])
     if ids != [size, size + 1, size + 2]:
@@ -171,7 +176,8 @@ def _skeleton(shape: Architecture, words: PreTrainedTokenizerBase) -> tuple["Pef
     numbers = {**shape.numbers, "vocab_size": shape.numbers["vocab_size"] + 3}
     config: PretrainedConfig = AutoConfig.for_model(shape.kind, **numbers, **ends)
     with init_empty_weights(include_buffers=False):
-        wrapped: Any = adapters.attach(AutoModelForCausalLM.from_config(config), shape.adapter, grown=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        wrapped: Any = adapters.attach(model, shape.adapter, grown=False)
         projection = Projection(config.hidden_size, shape.projection)
     return wrapped.eval(), projection.eval()
 
@@ -196,11 +202,12 @@ def _fill(wrapped: "PeftModel", projection: Projection, held: Mapping[str, Tenso
         (projection, {own: _published(own) for own in projection.state_dict()}),
     )
     expected = {there: part.state_dict()[own] for part, names in parts for own, there in names.items()}
-    held = _tied(held, wrapped, where)
+    base: Any = wrapped.get_base_model()
+    held = _tied(held, wrapped, base, where)
     _refuse(held, expected, where, name)
     for part, names in parts:
         part.load_state_dict({own: held[there].contiguous() for own, there in names.items()}, assign=True)
-    wrapped.get_base_model().tie_weights()
+    base.tie_weights()
 
 
 def _published(own: str) -> str:
@@ -208,20 +215,22 @@ def _published(own: str) -> str:
     return f"{PUBLISHED[layer]}.{tensor}"
 
 
-def _tied(held: Mapping[str, Tensor], wrapped: "PeftModel", where: str) -> dict[str, Tensor]:
+def _tied(held: Mapping[str, Tensor], wrapped: "PeftModel", base: PreTrainedModel, where: str) -> dict[str, Tensor]:
     """With the one tensor of embeddings and head under both names: safetensors may hold it once, and under either."""
-    base = wrapped.get_base_model()
-    assert isinstance(base, PreTrainedModel)
     both = [layer.weight for layer in adapters.ends(base)]
     names = [f"codi.{name}" for name, weight in wrapped.named_parameters() if any(weight is one for one in both)]
     found = [name for name in names if name in held]
     if len(found) == 2 and not torch.equal(held[found[0]], held[found[1]]):
-        raise DataError(f"{where} hold {found[0]} and {found[1]} that differ, where the model ties them; fetch them again")
+        raise DataError(
+            f"{where} hold {found[0]} and {found[1]} that differ, where the model ties them; fetch them again"
+        )
     return {**held, **{name: held[found[0]] for name in names if found}}
 
 
 def _refuse(held: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, name: str) -> None:
-    unlike = {there: _told(held[there]) for there in expected if there in held and not _alike(held[there], expected[there])}
+    unlike = {
+        there: _told(held[there]) for there in expected if there in held and not _alike(held[there], expected[there])
+    }
     wrong: dict[str, Iterable[str]] = {
         "lack what CODI of {} needs": [there for there in expected if there not in held],
         "hold what CODI of {} does not know": [there for there in held if there not in expected],

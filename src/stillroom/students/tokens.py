@@ -82,9 +82,9 @@ def hold(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def check_matches(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     """Raise `DataError` for a tokenizer that is not that of a model with so many rows, or that cannot end a text."""
-    if size_of(tokenizer) > rows:
+    if (size := size_of(tokenizer)) > rows:
         raise DataError(
-            f"the tokenizer has token {size_of(tokenizer) - 1} and the model's embedding ends at {rows - 1}: they do not "
+            f"the tokenizer has token {size - 1} and the model's embedding ends at {rows - 1}: they do not "
             "belong together; take both from one folder"
         )
     stop_ids("plain", tokenizer)
