@@ -113,8 +113,7 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
             **settings,
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{origin.source}: the model cannot be opened: {reason}") from error
+        raise unopened(origin.source, "the model", error) from error
     return model if manner.quantised else model.to(device)  # type: ignore[arg-type]
 
 
@@ -140,9 +139,15 @@ def open_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
             local_files_only=Path(origin.source).is_dir(),
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{origin.source}: its tokenizer cannot be opened: {reason}") from error
+        raise unopened(origin.source, "its tokenizer", error) from error
     return tokenizer
+
+
+def unopened(source: str, what: str, error: Exception) -> DataError:
+    """What to say where transformers gives a folder or a model of the hub up."""
+    reason = str(error).strip().splitlines()[0]
+    remedy = "" if Path(source).is_dir() else " (there is no such folder here, so it was looked for on the hub)"
+    return DataError(f"{source}: {what} cannot be opened{remedy}: {reason}")
 
 
 def _is_plain(folder: Path) -> bool:
@@ -173,7 +178,7 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False) -> Student:
     """
     try:
         manner = Manner.model_validate_json((folder / MANNER).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no {MANNER}, so this is no student's folder") from None
     held = manner.model_copy(update={"quantised": quantised or manner.quantised})
     model: Any = open_weights(origin_of(folder, manner), held, device)
