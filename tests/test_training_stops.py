@@ -103,8 +103,8 @@ def test_tensorboard_is_told_every_logged_row(tmp_path: Path) -> None:
 
 
 GPU = (
-    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.06 GiB is free. "
-    "Including non-PyTorch memory, this process has 78.08 GiB memory in use."
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.06 GiB is free."
+    " Including non-PyTorch memory, this process has 78.08 GiB memory in use."
 )
 
 
