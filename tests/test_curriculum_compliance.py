@@ -49,6 +49,7 @@ def test_spearman_by_hand() -> None:
 
 
 def test_levels_that_do_not_rise_are_flagged() -> None:
+    """Pitfall 14: granularity is not length."""
     short, long = ("a b c d 9", "a b c d 9 9"), ("a " * 30 + "9", "b " * 31 + "9")
     report = compliance([*texts(1, *short), *texts(2, *long), *texts(3, *long), *texts(5, *short)])
     (family,) = report.families

@@ -47,6 +47,7 @@ def reasons(samples: list[Rationale], asked: Problem = ASKED, **settings: object
     ],
 )
 def test_one_sample_is_kept_or_dropped_for_its_reason(sample: Rationale, reason: str | None) -> None:
+    """Pitfall 15: teachers are often wrong."""
     assert reasons([sample]) == [reason]
 
 

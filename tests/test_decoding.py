@@ -24,6 +24,7 @@ def greedy(model: torch.nn.Module, prompt: list[int], limit: int, end: int) -> C
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 100])
 def test_any_batch_gives_what_each_row_gives_alone(kind: str, batch_size: int) -> None:
+    """Pitfalls 6 and 11: left padding with masks and position ids derived from them."""
     model = MODELS[kind]()
     alone = [greedy(model, prompt, 8, END) for prompt in PROMPTS]
     assert len({tuple(c.ids) for c in alone}) > 3  # else any mixing of rows would pass

@@ -91,6 +91,7 @@ def test_scores_carry_n_and_wilson_s_interval() -> None:
 
 
 def test_a_training_sample_is_spread_evenly_and_validation_left_out(tmp_path: Path) -> None:
+    """Pitfall 10: what is chosen on is not reported."""
     for name in ("train", "validation", "narrated", "test"):
         write_lines(tmp_path / f"{name}.jsonl", sums(10))
     found = evaluated_splits(tmp_path, 4)

@@ -1,18 +1,21 @@
 """Any architecture: a model's folder becomes a base, learns, is saved, is opened again, and stops by itself."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import NAMES, tiny
 from stillroom.decoding import decode
-from stillroom.errors import DataError
+from stillroom.errors import DataError, UsageError
 from stillroom.files import write_lines
 from stillroom.records import Lesson
 from stillroom.students import StudentConfig, load, make_student
 from stillroom.students.adapters import AdapterConfig
 from stillroom.students.pretrained import Pretrained, make_pretrained
+from stillroom.students.sft import encode
 from stillroom.training import FitConfig
 from toys import sums, tokenizer, workplace
 
@@ -29,9 +32,9 @@ def house(tmp_path: Path) -> dict[str, Path]:
     return folders
 
 
-def model_folder(folder: Path, name: str) -> Path:
+def model_folder(folder: Path, name: str, **settings: int) -> Path:
     words = tokenizer()
-    model = tiny(name, len(words))
+    model = tiny(name, len(words), **settings)
     model.config.eos_token_id = words.eos_token_id
     model.save_pretrained(folder)
     words.save_pretrained(folder)
@@ -113,3 +116,80 @@ def test_gradient_checkpointing_changes_nothing_but_memory(house, tmp_path: Path
     spared = load(taught(house, start, tmp_path / "spared", checkpointing=True)).model.state_dict()
     for name, tensor in plain.items():
         torch.testing.assert_close(spared[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 8, "rope_theta": 10.0}  # fmt: skip
+
+
+def test_the_scaling_of_rotary_embeddings_reaches_the_student(house, tmp_path: Path) -> None:
+    """Pitfall 12: a Llama 3 without it is another model."""
+    source = model_folder(tmp_path / "source", "llama")
+    plain = AutoModelForCausalLM.from_pretrained(source, attn_implementation="eager")
+    config = AutoConfig.from_pretrained(source)
+    config.rope_parameters = LLAMA3
+    scaled = AutoModelForCausalLM.from_pretrained(source, config=config, attn_implementation="eager")
+    scaled.save_pretrained(source)
+    make_pretrained(Pretrained(source=str(source), attention="eager"), workplace(tmp_path / "base"))
+    still = FIT.model_copy(update={"updates": 1, "learning_rate": 1e-12, "warmup": 0})
+    student = load(taught(house, tmp_path / "base", tmp_path / "student", fit=still))
+    ids = torch.arange(2, 30)[None]
+    torch.testing.assert_close(student.model(ids).logits, scaled(ids).logits, rtol=0, atol=1e-5)
+    assert not torch.allclose(student.model(ids).logits, plain(ids).logits, atol=1e-2)
+
+
+def test_the_manner_of_asking_is_saved_and_used_by_every_later_reader(house, tmp_path: Path) -> None:
+    """Pitfall 16: the template at training is the one at inference."""
+    start = base(house, tmp_path, style="alpaca")
+    student = load(taught(house, start, tmp_path / "student"))
+    assert student.manner.style == "alpaca"
+    asked = student.tokenizer.decode(student.prompt("Ann has 3 eggs."))
+    assert asked.startswith("<unk>")  # words of the instruction that this small vocabulary lacks
+    assert " 3 eggs" in asked
+    examples = encode([Lesson(problem="p", prompt="Ann has 3 eggs.", completion="The answer is 2.")], student)
+    assert examples[0].prompt == student.prompt("Ann has 3 eggs.")
+
+
+def test_step_by_step_students_learn_two_tasks_and_are_asked_for_the_answer(house, tmp_path: Path) -> None:
+    lessons = [
+        Lesson(problem=p.id, prompt=f"[{term}] {p.question}", completion=text, term=term)
+        for p in PROBLEMS
+        for term, text in (("answer", "The answer is 2."), ("rationale", "Step 1: 1 + 1 = 2"))
+    ]
+    write_lines(house["lessons"] / "lessons.jsonl", lessons)
+    terms = {"answer": 1.0, "rationale": 0.5}
+    start = base(house, tmp_path)
+    folder = taught(
+        house, start, tmp_path / "student", terms=terms, prefix="[answer] ", fit=FIT.model_copy(update={"updates": 60})
+    )
+    logged = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert {"answer", "rationale"} <= set(logged)
+    student = load(folder)
+    answers = decode(student.model, student.prompts([p.question for p in PROBLEMS]), 12, 0, student.stops)
+    assert {student.tokenizer.decode(answer.ids) for answer in answers} == {"The answer is 2."}
+
+
+def test_packing_trains_alike_and_is_refused_where_rows_would_mix(house, tmp_path: Path) -> None:
+    start = base(house, tmp_path)
+    plain = load(taught(house, start, tmp_path / "plain")).model.state_dict()
+    close = load(
+        taught(house, start, tmp_path / "packed", fit=FIT.model_copy(update={"packing": True}))
+    ).model.state_dict()
+    for name, tensor in plain.items():
+        torch.testing.assert_close(close[name], tensor, rtol=1e-3, atol=1e-4)
+    mixing = base(house, tmp_path / "bloom", "bloom")
+    with pytest.raises(UsageError, match=r"attention mixes rows that are packed; set fit\.packing=false"):
+        taught(house, mixing, tmp_path / "mixed", fit=FIT.model_copy(update={"packing": True}))
+
+
+def test_a_4_bit_student_trains_is_saved_and_is_opened_again(house, tmp_path: Path) -> None:
+    source = model_folder(tmp_path / "source", "llama", hidden_size=64, intermediate_size=128, head_dim=16)
+    make_pretrained(Pretrained(source=str(source), attention="eager"), workplace(tmp_path / "base"))
+    folder = taught(house, tmp_path / "base", tmp_path / "student", adapter=AdapterConfig(name="qlora", dropout=0.0))
+    one, two = load(folder), load(folder)
+    assert one.manner.quantised
+    ids = torch.tensor([one.prompt(PROBLEMS[0].question)])
+    assert torch.equal(one.model(input_ids=ids).logits, two.model(input_ids=ids).logits)
+    answers = decode(one.model, ids.tolist(), 12, 0, one.stops)
+    assert one.tokenizer.decode(answers[0].ids) == "The answer is 2."
+    assert not list(folder.glob("model*.safetensors"))

@@ -129,6 +129,8 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.mark.skipif(not DATA.exists(), reason="the published files lie in shared/data, which is not here")
 def test_the_known_overlaps_of_published_benchmarks_are_found() -> None:
+    """Pitfall 13."""
+
     def split(task: str, part: str, role: str) -> Split:
         row = TASKS[task]
         config = row.config.model_validate({"validation": 1} if "validation" in row.config.model_fields else {})

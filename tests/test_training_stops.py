@@ -81,6 +81,7 @@ def test_all_micro_batches_of_a_broken_update_are_named(tmp_path: Path) -> None:
 
 
 def test_divergence_stops_and_is_told(tmp_path: Path) -> None:
+    """Pitfall 8: a run that collapses does not go on."""
     settings = config(updates=200, learning_rate=1e-9, schedule="constant", diverged=4.0)
     with pytest.raises(TrainingError, match=r"the loss diverged at update \d+ of 200 .*problem-"):
         fit(Loss(), batches(lambda i: 1.0 if i < 30 else 50.0), settings, workplace(tmp_path))
@@ -99,3 +100,36 @@ def test_tensorboard_is_told_every_logged_row(tmp_path: Path) -> None:
     assert written
     assert any(b"gradient_norm" in p.read_bytes() for p in written)
     assert not list((tmp_path / "run").rglob("events.*"))  # a tracker's files are no result
+
+
+GPU = (
+    "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.06 GiB is free."
+    " Including non-PyTorch memory, this process has 78.08 GiB memory in use."
+)
+
+
+@pytest.mark.parametrize(
+    ("greedy", "told"),
+    [
+        (lambda: torch.empty(1 << 58), r"1152921504606846976 bytes was asked for, [\d.]+ GiB was free"),
+        (lambda: (_ for _ in ()).throw(torch.OutOfMemoryError(GPU)), r"2\.50 GiB was asked for, 1\.06 GiB was free"),
+    ],
+)
+def test_too_little_memory_tells_what_was_asked_what_was_free_and_what_to_change(greedy, told, tmp_path: Path) -> None:
+    class Greedy(Loss):
+        def forward(self, bad: Tensor) -> dict[str, Tensor]:
+            greedy()
+            return super().forward(bad)
+
+    with pytest.raises(TrainingError, match=rf"toy: memory ran out at update 1: {told}") as caught:
+        fit(Greedy(), batches(lambda i: 1.0), config(), workplace(tmp_path))
+    assert "First lower fit.micro_batch (now 64 rows; the result stays the same), then" in str(caught.value)
+
+
+def test_another_error_of_torchs_is_not_taken_for_it(tmp_path: Path) -> None:
+    class Broken(Loss):
+        def forward(self, bad: Tensor) -> dict[str, Tensor]:
+            return {"good": torch.ones(2) @ torch.ones(3), "bad": bad}
+
+    with pytest.raises(RuntimeError, match=r"size|inconsistent"):
+        fit(Broken(), batches(lambda i: 1.0), config(), workplace(tmp_path))

@@ -56,7 +56,9 @@ def list_(as_json: Json = False) -> None:
     """
     from stillroom.store import Store
 
-    for manifest in Store(store_root()).manifests():
+    manifests = list(Store(store_root()).manifests())
+    width = max((len(manifest.name) for manifest in manifests), default=0) + 2
+    for manifest in manifests:
         row = {
             "name": manifest.name,
             "path": f"{manifest.stage}/{manifest.key}",
@@ -66,7 +68,7 @@ def list_(as_json: Json = False) -> None:
         emit(
             json.dumps(row)
             if as_json
-            else f"{row['path']:32}{row['name']:28}{manifest.started[:19]}  {manifest.seconds:8.1f} s"
+            else f"{row['path']:32}{row['name']:{width}}{manifest.started[:19]}  {manifest.seconds:8.1f} s"
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from stillroom import stats
 from stillroom.config import Config
-from stillroom.decoding import decode_all
+from stillroom.decoding import Completion, decode_all, plan
 from stillroom.devices import use
 from stillroom.errors import DataError
 from stillroom.files import AppendOnly, read_lines, write_lines
@@ -21,6 +21,7 @@ from stillroom.progress import meter, say
 from stillroom.records import Comparison, Prediction, Problem, Score, Verdict
 from stillroom.store import Workplace
 from stillroom.students import Student, load
+from stillroom.students.thoughts import think_and_answer
 from stillroom.tasks import NOT_TESTED, TRAIN
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.tasks.benchmarks.questions import UNGRADED
@@ -57,7 +58,7 @@ def graded_splits(folder: Path, train_sample: int) -> dict[str, list[Problem]]:
 
 def make_predictions(config: EvaluateConfig, at: Workplace) -> None:
     """Stage `predictions`: what one student answers, a file a split. A killed run goes on at the next batch."""
-    student = load(at.parents["student"], str(use(at.device, config.threads)))
+    student = load(at.parents["student"], str(use(at.device, config.threads))).plain()
     for split, problems in evaluated_splits(at.parents["problems"], config.train_sample).items():
         answers = predict(student, problems, config, at.partial / f"{split}.jsonl", f"{at.name} {split}")
         write_lines(at.out / f"{split}.jsonl", [answers[problem.id] for problem in problems])
@@ -72,7 +73,8 @@ def predict(
     """
     tokenizer = student.tokenizer
     whole = student.prompts([problem.question for problem in problems])
-    room = student.context - config.new_tokens
+    thoughts = student.manner.thoughts
+    room = student.context - config.new_tokens - (thoughts.count + 2 if thoughts else 0)
     unasked = {
         problem.id: Prediction(problem=problem.id, text="", tokens=0, stopped=False)
         for problem, prompt in zip(problems, whole, strict=True)
@@ -87,10 +89,7 @@ def predict(
         done = {p.problem: p for p in map(Prediction.model_validate_json, file.lines)}
         bar.advance(len(done))
         known = frozenset(row_of[name] for name in done)
-        ids = {"pad": tokenizer.pad_token_id, "ends": student.stops}
-        for batch in decode_all(
-            student.model, prompts, config.new_tokens, **ids, batch_size=config.batch_size, skip=known
-        ):
+        for batch in completions(student, prompts, config, known):
             answers = [
                 Prediction(
                     problem=problems[row].id,
@@ -104,6 +103,23 @@ def predict(
             done |= {answer.problem: answer for answer in answers}
             bar.advance(len(answers))
     return done | unasked
+
+
+def completions(
+    student: Student, prompts: Sequence[Sequence[int]], config: EvaluateConfig, known: frozenset[int]
+) -> Iterator[dict[int, Completion]]:
+    """What a student answers, batch by batch and keyed by row, in words alone or after its thoughts."""
+    if student.manner.thoughts is None:
+        ids = {"pad": student.tokenizer.pad_token_id, "ends": student.stops}
+        yield from decode_all(
+            student.model, prompts, config.new_tokens, **ids, batch_size=config.batch_size, skip=known
+        )
+        return
+    thinker, count = student.thinker(), student.manner.thoughts.count
+    for rows in plan([len(prompt) for prompt in prompts], config.batch_size):
+        if not known.issuperset(rows):
+            answers = think_and_answer(thinker, [prompts[row] for row in rows], count, config.new_tokens)
+            yield {row: answer.completion for row, answer in zip(rows, answers, strict=True)}
 
 
 class ScoresConfig(Config):

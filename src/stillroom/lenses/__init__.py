@@ -5,7 +5,6 @@ to `LENSES` (see docs/extending.md). The mathematics of a lens is a pure functio
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +19,7 @@ from stillroom.lenses.subjects import Subjects
 from stillroom.progress import say
 from stillroom.records import Finding, Problem
 from stillroom.store import Workplace
-from stillroom.students import Student, load
-from stillroom.students.adapters import merged
+from stillroom.students import load
 
 VERSION = 2
 
@@ -53,16 +51,11 @@ def make_findings(lens: Lens, settings: Config, config: LensConfig, at: Workplac
     """Stage `lens`: the findings of one lens on one seed's students, as `findings.parquet`."""
     device = str(use(at.device, config.threads))
     problems = {path.stem: read_lines(path, Problem) for path in at.parents["problems"].glob("*.jsonl")}
-    students = {name: plain(load(at.parents[role], device)) for role, name in config.students.items()}
+    students = {name: load(at.parents[role], device).plain() for role, name in config.students.items()}
     found = lens.look(settings, Subjects(students, config.twins, problems))
     if not found:
         say(f"  {at.name}: nothing to measure on these students and problems; the report leaves its questions open")
     write_findings(at.out / "findings.parquet", [signed(finding, config.suffix) for finding in found])
-
-
-def plain(student: Student) -> Student:
-    """The student with its adapter merged into its weights, so that the same modules are there in all."""
-    return replace(student, model=merged(student.model))
 
 
 def signed(finding: Finding, suffix: str) -> Finding:

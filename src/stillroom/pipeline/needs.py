@@ -6,11 +6,10 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from stillroom.errors import DataError
 from stillroom.files import read_json
 from stillroom.store import Stage, Store
 from stillroom.students.adapters import AdapterConfig
-from stillroom.students.folders import DTYPES
+from stillroom.students.folders import DTYPES, unopened
 from stillroom.students.memory import Estimate, estimate, shape_of, smallest_gpu
 from stillroom.students.scratch import ScratchConfig, shape
 
@@ -22,8 +21,9 @@ TOKENS = 512
 
 def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
     """A line a stage, then a line a student."""
+    width = max(len(stage.name) for stage in plan) + 2
     for stage in plan:
-        yield f"{'reuse' if store.find(stage) else 'run':6}{stage.name:28}{stage.stage}/{stage.key}"
+        yield f"{'reuse' if store.find(stage) else 'run':6}{stage.name:{width}}{stage.stage}/{stage.key}"
     for stage in plan:
         if stage.stage == "student":
             yield f"memory of {stage.name}: {told(stage, store)}"
@@ -38,8 +38,8 @@ def told(stage: Stage, store: Store) -> str:
     eager = base.config.get("attention", "eager") == "eager"
     adapter = AdapterConfig.model_validate(stage.config["adapter"])
     found = estimate(
-        shape_of(config), adapter, DTYPES[held], rows, longest, stage.config["checkpointing"], "eager" if eager else "sdpa",
-        stage.config["pauses"] > 0,
+        shape_of(config), adapter, DTYPES[held], rows, longest, stage.config["checkpointing"],
+        "eager" if eager else "sdpa", stage.config["pauses"] > 0,
     )  # fmt: skip
     parts = f"{rows} rows of {longest} tokens in {held}, {adapter.name}"
     return f"{_gigabytes(found)} for {parts}; smallest usual GPU {smallest_gpu(found)}"
@@ -47,8 +47,9 @@ def told(stage: Stage, store: Store) -> str:
 
 def _gigabytes(found: Estimate) -> str:
     names = ("weights", "gradients", "optimizer", "activations", "logits")
-    parts = ", ".join(f"{name} {getattr(found, name) / 1e9:.2f}" for name in names)
-    return f"{found.total / 1e9:.2f} GB ({parts})"
+    unit, size = ("GB", 1e9) if found.total >= 1e9 else ("MB", 1e6)
+    parts = ", ".join(f"{name} {getattr(found, name) / size:.2f}" for name in names)
+    return f"{found.total / size:.2f} {unit} ({parts})"
 
 
 def _config(base: Stage) -> PretrainedConfig:
@@ -64,8 +65,7 @@ def _config(base: Stage) -> PretrainedConfig:
             local_files_only=Path(source).is_dir(),
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{source}: the model cannot be opened: {reason}") from error
+        raise unopened(source, "the model", error) from error
     return found
 
 

@@ -77,6 +77,8 @@ class Planner:
                 raise ConfigError(
                     f"{where}: students.{name}: this name is taken, or holds more than letters, digits, _ . and -"
                 )
+            if (entry.codi is not None) != (entry.variant == "latent"):
+                raise ConfigError(f"{where}: students.{name}: `codi` and `variant: latent` belong together")
             if entry.twin_of is not None and entry.twin_of not in recipe.students:
                 raise ConfigError(
                     f"{where}: students.{name}.twin_of: {unknown('student', entry.twin_of, recipe.students)}"

@@ -14,6 +14,7 @@ from stillroom.curriculum.gates import GateConfig
 from stillroom.errors import ConfigError, UsageError, unknown
 from stillroom.evaluation import EvaluateConfig
 from stillroom.students.adapters import AdapterConfig
+from stillroom.students.codi import CodiConfig
 from stillroom.students.gkd import GkdConfig
 from stillroom.students.pretrained import Pretrained
 from stillroom.students.scratch import ScratchConfig
@@ -36,6 +37,8 @@ class StudentEntry(Config):
     """λ of distilling step-by-step: what the rationale's loss weighs beside the answer's."""
     gkd: GkdConfig | None = None
     """Learn from a teacher's distribution, token by token."""
+    codi: CodiConfig | None = None
+    """Think in vectors (CODI), with the variant `latent`; with `thoughts: 0` and pauses its supervision alone."""
     twin_of: str | None = None
     """The student from which this one differs by its seed alone: a null for lenses, left out of the comparisons."""
 

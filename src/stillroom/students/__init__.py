@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -13,10 +14,12 @@ from stillroom.errors import UsageError
 from stillroom.files import read_lines, write_json
 from stillroom.records import Lesson, Problem
 from stillroom.store import Workplace
-from stillroom.students import adapters
+from stillroom.students import adapters, codi
 from stillroom.students.adapters import AdapterConfig, checkpoint_activations
 from stillroom.students.batches import Example, keeps_apart, lesson_batches
-from stillroom.students.folders import Manner, Origin, Student, load, save
+from stillroom.students.chains import chains
+from stillroom.students.codi import CodiConfig
+from stillroom.students.folders import BEGIN, END, Manner, Origin, Student, Thoughts, load, save
 from stillroom.students.gkd import GkdConfig, GkdObjective, refuse_other_vocabulary
 from stillroom.students.prompts import render
 from stillroom.students.scratch import PAUSE, ScratchConfig, bpe_tokenizer, scratch_model, word_tokenizer
@@ -65,6 +68,8 @@ class StudentConfig(Config):
     """The weight of each task of its lessons."""
     gkd: GkdConfig | None = None
     """Learn from a teacher's distribution, not from the lessons' words alone."""
+    codi: CodiConfig | None = None
+    """Think in vectors where the lessons reason in words."""
     adapter: AdapterConfig = AdapterConfig()
     checkpointing: bool = False
     fit: FitConfig = FitConfig()
@@ -79,8 +84,11 @@ def make_student(config: StudentConfig, at: Workplace) -> None:
         problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
         questions = [problems[lesson.problem].question for lesson in lessons]
     student = begin(config, at, str(device))
-    objective = _objective(student, config, at, str(device))
-    _teach(student, objective, lessons, questions, config.fit, at)
+    if config.codi is not None:
+        _teach_thoughts(student, config.codi, lessons, questions, config.fit, at)
+    else:
+        objective = _objective(student, config, at, str(device))
+        _teach(student, objective, lessons, questions, config.fit, at)
 
 
 def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
@@ -88,17 +96,25 @@ def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
     home = at.parents["base"]
     base = load(home, device, quantised=config.adapter.name == "qlora")
     model, tokenizer = base.model, base.tokenizer
-    grown = bool(config.pauses) and PAUSE not in tokenizer.get_vocab()
-    if grown:
-        add_tokens(model, tokenizer, [PAUSE])
+    thinks = config.codi is not None and config.codi.thoughts > 0
+    needed = [PAUSE] * bool(config.pauses) + [BEGIN, END] * thinks
+    fresh = [token for token in needed if token not in tokenizer.get_vocab()]
+    if fresh:
+        add_tokens(model, tokenizer, fresh)
     changes: dict[str, object] = {"pauses": config.pauses, "prefix": config.prefix, "origin": None}
+    made = None
+    if config.codi is not None and thinks:
+        changes["thoughts"] = Thoughts(count=config.codi.thoughts, projected=config.codi.projection)
+        if config.codi.projection:
+            torch.manual_seed(config.fit.seed)
+            made = codi.projection(int(model.config.get_text_config().hidden_size)).to(device)
     if config.adapter.name != "full":
         origin = base.manner.origin or Origin(source=f"../../base/{home.name}")
         changes |= {"origin": origin, "quantised": config.adapter.name == "qlora"}
     if config.checkpointing:
         checkpoint_activations(model)
-    adapted: Any = adapters.attach(model, config.adapter, grown)
-    return Student(adapted, tokenizer, base.manner.model_copy(update=changes))
+    adapted: Any = adapters.attach(model, config.adapter, bool(fresh))
+    return Student(adapted, tokenizer, base.manner.model_copy(update=changes), made)
 
 
 def _objective(student: Student, config: StudentConfig, at: Workplace, device: str) -> nn.Module:
@@ -150,6 +166,32 @@ def _teach(
     if at.main:
         own = {name.removeprefix("model."): tensor for name, tensor in weights.items()} if at.shard else None
         save(student, at.out, own)
+        write_json(at.out / "tokens.json", token_statistics(examples))
+
+
+def _teach_thoughts(
+    student: Student,
+    config: CodiConfig,
+    lessons: list[Lesson],
+    questions: list[str],
+    fit_config: FitConfig,
+    at: Workplace,
+) -> None:
+    """CODI on lessons that have their chain beside them."""
+    if at.shard:
+        raise UsageError(
+            f"{at.name}: a student that thinks cannot have its weights shared out: set settings.shard=false"
+        )
+    examples = encode(lessons, student)  # refuses what cannot be learned
+    taught = chains(lessons, student)
+    lengths = [len(ids) for ids in student.tokenizer(questions, add_special_tokens=False)["input_ids"]]
+    begin, end = student.ends_of_thoughts()
+    pad = int(student.tokenizer.pad_token_id)
+    fit_config = fit_config.settled(len(taught))
+    batches = codi.codi_batches(taught, lengths, config, begin, end, pad, fit_config.batch_size, fit_config.seed)
+    fit(codi.CodiObjective(student.model, student.projection, config), batches, fit_config, at)
+    if at.main:
+        save(student, at.out)
         write_json(at.out / "tokens.json", token_statistics(examples))
 
 

@@ -5,13 +5,14 @@ Weights are safetensors and nothing else; code that comes with a model runs only
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -28,10 +29,13 @@ from stillroom.quantised import four_bits
 from stillroom.students import adapters
 from stillroom.students.prompts import Style, prompts_ids, stop_ids
 from stillroom.students.scratch import PAUSE
+from stillroom.students.thoughts import Thinker
 from stillroom.students.tokens import hold
 
 ADAPTER = "adapter_config.json"
 MANNER = "student.json"
+PROJECTION = "projection.safetensors"
+BEGIN, END = "<bot>", "<eot>"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 disable_progress_bar()  # type: ignore[no-untyped-call]  # loading and saving take milliseconds here, and progress has its own room
@@ -48,6 +52,16 @@ class Origin(Config):
     """Run the Python files that come with the model."""
 
 
+class Thoughts(Config):
+    """How a student thinks in vectors between its question and its answer."""
+
+    count: int = Field(ge=0)
+    begin: str = BEGIN
+    end: str = END
+    projected: bool = True
+    """Whether a network of its own, in `projection.safetensors`, makes a thought of a hidden state."""
+
+
 class Manner(Config):
     """How a student is held and asked: kept in `student.json` beside its weights."""
 
@@ -60,6 +74,7 @@ class Manner(Config):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantised: bool = False
     """The origin's weights are held in four bits (NF4)."""
+    thoughts: Thoughts | None = None
     origin: Origin | None = None
 
 
@@ -68,6 +83,8 @@ class Student:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     manner: Manner
+    projection: nn.Module | None = None
+    """What makes a thought of a hidden state; None where the state itself is the thought."""
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """For each question the tokens after which the student answers."""
@@ -82,6 +99,22 @@ class Student:
 
     def pauses(self) -> list[int]:
         return [int(self.tokenizer.convert_tokens_to_ids(PAUSE))] * self.manner.pauses  # type: ignore[arg-type]
+
+    def plain(self) -> "Student":
+        """The same student with its adapter merged into its weights; this one is used up."""
+        return replace(self, model=adapters.merged(self.model))
+
+    def thinker(self) -> Thinker:
+        """For the latent engine: who thinks, and between which tokens. The student must be plain."""
+        assert self.manner.thoughts is not None, "asked of students that think in vectors"
+        begin, end = self.ends_of_thoughts()
+        return Thinker(self.model, self.projection, begin, end, int(self.tokenizer.pad_token_id), self.stops)
+
+    def ends_of_thoughts(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens before and after the thoughts."""
+        told = self.manner.thoughts
+        ids: Any = self.tokenizer.convert_tokens_to_ids([told.begin, told.end] if told else [])
+        return tuple(ids[:1]), tuple(ids[1:])
 
     @property
     def stops(self) -> tuple[int, ...]:
@@ -113,8 +146,7 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
             **settings,
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{origin.source}: the model cannot be opened: {reason}") from error
+        raise unopened(origin.source, "the model", error) from error
     return model if manner.quantised else model.to(device)  # type: ignore[arg-type]
 
 
@@ -140,9 +172,15 @@ def open_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
             local_files_only=Path(origin.source).is_dir(),
         )
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{origin.source}: its tokenizer cannot be opened: {reason}") from error
+        raise unopened(origin.source, "its tokenizer", error) from error
     return tokenizer
+
+
+def unopened(source: str, what: str, error: Exception) -> DataError:
+    """What to say where transformers gives a folder or a model of the hub up."""
+    reason = str(error).strip().splitlines()[0]
+    remedy = "" if Path(source).is_dir() else " (there is no such folder here, so it was looked for on the hub)"
+    return DataError(f"{source}: {what} cannot be opened{remedy}: {reason}")
 
 
 def _is_plain(folder: Path) -> bool:
@@ -157,6 +195,8 @@ def save(student: Student, folder: Path, weights: Mapping[str, Tensor] | None = 
         student.model.save_pretrained(folder, state_dict=dict(weights) if weights else None)
     else:
         adapters.save_adapter(student.model, folder)
+    if student.projection is not None:
+        save_file(student.projection.state_dict(), folder / PROJECTION)
     keep(student.tokenizer, student.manner, folder)
 
 
@@ -173,7 +213,7 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False) -> Student:
     """
     try:
         manner = Manner.model_validate_json((folder / MANNER).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no {MANNER}, so this is no student's folder") from None
     held = manner.model_copy(update={"quantised": quantised or manner.quantised})
     model: Any = open_weights(origin_of(folder, manner), held, device)
@@ -182,7 +222,18 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False) -> Student:
     if (folder / ADAPTER).exists():
         model = adapters.with_adapter(model, folder)
     model.eval()
-    return Student(model, tokenizer, manner)
+    made = None
+    if manner.thoughts is not None and manner.thoughts.projected:
+        made = projection(load_file(folder / PROJECTION)).to(device)
+    return Student(model, tokenizer, manner, made)
+
+
+def projection(weights: Mapping[str, Tensor]) -> nn.Module:
+    """Hidden state → thought: a two-layer network and a LayerNorm (CODI's `prj`), ready to be asked."""
+    (inner, width), made = weights["0.weight"].shape, None
+    made = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width), nn.LayerNorm(width))
+    made.load_state_dict(dict(weights))
+    return made.eval()
 
 
 def origin_of(folder: Path, manner: Manner) -> Origin:

@@ -44,7 +44,7 @@ def divergence(student_BKV: Tensor, teacher_BKV: Tensor, beta: float) -> Tensor:
         return _kl(log_t, log_s)
     if beta == 1:
         return _kl(log_s, log_t)
-    shares = torch.tensor([beta, 1 - beta], device=log_s.device).log()
+    shares = torch.tensor([beta, 1 - beta], device=log_s.device, dtype=log_s.dtype).log()
     log_m = torch.logsumexp(torch.stack([log_t + shares[0], log_s + shares[1]]), dim=0)
     return beta * _kl(log_t, log_m) + (1 - beta) * _kl(log_s, log_m)
 

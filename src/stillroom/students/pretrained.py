@@ -5,10 +5,9 @@ from typing import Literal
 
 from transformers import AutoConfig
 
-from stillroom.errors import DataError
 from stillroom.files import sha256
 from stillroom.store import Workplace
-from stillroom.students.folders import Manner, Origin, keep, open_tokenizer
+from stillroom.students.folders import Manner, Origin, keep, open_tokenizer, unopened
 from stillroom.students.prompts import Style
 from stillroom.students.tokens import check_matches, settle_padding
 from stillroom.training import FitConfig
@@ -62,8 +61,7 @@ def make_pretrained(config: Pretrained, at: Workplace) -> None:
             local_files_only=local,
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"{config.source}: the model cannot be opened: {reason}") from error
+        raise unopened(config.source, "the model", error) from error
     rows = int(shape.get_text_config().vocab_size)
     check_matches(tokenizer, rows)
     settle_padding(tokenizer, rows)

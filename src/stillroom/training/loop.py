@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
@@ -138,7 +139,8 @@ class Loop:
             return error
         asked = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", text)
         free = re.search(r"of which ([\d.]+ ?\w+) is free", text)
-        amounts = f"asked for {asked[1] if asked else 'more'}, {free[1] if free else 'less'} was free"
+        left = free[1] if free else f"{psutil.virtual_memory().available / 2**30:.2f} GiB"
+        amounts = f"{asked[1] if asked else 'more'} was asked for, {left} was free"
         rows = self.config.micro_batch or self.config.batch_size
         return TrainingError(
             f"{self.at.name}: memory ran out at update {self.step + 1}: {amounts}. First lower fit.micro_batch "
