@@ -25,13 +25,10 @@ from stillroom.students.importing import WEIGHTS
 from stillroom.students.prompts import prompt_ids
 from stillroom.students.published import (
     ARCHITECTURES,
-    PROJECTION,
     SAFE,
     Architecture,
     _skeleton,
     import_codi,
-    latent_manner,
-    load_projection,
 )
 from stillroom.students.thoughts import Answer, Thinker, think_and_answer
 from toy_tokenizers import gpt2_like, llama3_like
@@ -46,7 +43,6 @@ TINY = {
     "gpt2": Architecture(
         "gpt2",
         {"vocab_size": 257, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 96, "initializer_range": 0.3},
-        24,
         LORA,
     ),
     "llama": Architecture(
@@ -56,7 +52,6 @@ TINY = {
             "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 96,
             "initializer_range": 0.3, "tie_word_embeddings": True, "rope_parameters": ROPE,
         },
-        24,
         LORA,
     ),
 }  # fmt: skip
@@ -83,7 +78,7 @@ class Published(nn.Module):
         with known_warnings():
             self.codi = get_peft_model(model, lora)
         width = model.config.hidden_size
-        self.prj = nn.Sequential(nn.Dropout(0.0), nn.Linear(width, 24), nn.GELU(), nn.Linear(24, width))
+        self.prj = nn.Sequential(nn.Dropout(0.0), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
         self.prj.add_module("ln", nn.LayerNorm(width))
         for key, tensor in self.state_dict().items():
             if "lora_B" in key or key.startswith("prj"):
@@ -122,13 +117,9 @@ def refused(source: Path, name: str, told: str, tokenizer: Path | None = None) -
         assert sorted(source.parent.iterdir()) == before
 
 
-def asked(model: Any, projection: nn.Module, name: str) -> tuple[Thinker, list[Answer]]:
-    """Answers of the module that wrote the checkpoint, or of the student made of it, to the same tokens."""
-    size = int(TINY[name].numbers["vocab_size"])
+def asked(thinker: Thinker, name: str) -> list[Answer]:
     words = TOKENIZERS[name]()
-    thinker = Thinker(model, projection, (size + 1,), (size + 2,), size, (words.eos_token_id,))
-    prompts = [words(question)["input_ids"] for question in QUESTIONS]
-    return thinker, think_and_answer(thinker, prompts, 6, 12)
+    return think_and_answer(thinker, [words(question)["input_ids"] for question in QUESTIONS], 6, 12)
 
 
 def logits(model: Any) -> Tensor:
@@ -146,14 +137,17 @@ def test_the_student_thinks_and_answers_as_the_module_that_wrote_the_file(
     module = published(name)
     folder = imported(checkpoint(tmp_path / "source", name, form), name, merge)
     student = load(folder)
-    model: Any = student.model if merge else student.model.get_base_model()
     torch.testing.assert_close(logits(student.model), logits(module.codi), atol=1e-5, rtol=0)
-    projection = load_projection(folder)
-    _, expected = asked(module.codi.get_base_model(), module.prj, name)
-    _, found = asked(model, projection, name)
-    for mine, theirs in zip(found, expected, strict=True):
-        assert mine.completion == theirs.completion
-        torch.testing.assert_close(mine.thoughts_Kd, theirs.thoughts_Kd, atol=1e-5, rtol=0)
+    size, end = int(TINY[name].numbers["vocab_size"]), TOKENIZERS[name]().eos_token_id
+    theirs = Thinker(module.codi.get_base_model(), module.prj, (size + 1,), (size + 2,), size, (end,))
+    mine, expected = student.plain().thinker(), asked(theirs, name)
+    found = asked(mine, name)
+    assert (mine.begin, mine.end_of_thoughts, mine.pad, mine.stops) == ((size + 1,), (size + 2,), size, (end,))
+    assert student.manner.thoughts is not None
+    assert student.manner.thoughts.count == 6
+    for answer, right in zip(found, expected, strict=True):
+        assert answer.completion == right.completion
+        torch.testing.assert_close(answer.thoughts_Kd, right.thoughts_Kd, atol=1e-5, rtol=0)
     assert len({tuple(answer.completion.ids) for answer in found}) == len(QUESTIONS)  # else nothing was compared
     assert (folder / "adapter_config.json").exists() == (folder / "base").exists() == (not merge)
     assert {file.suffix for file in folder.rglob("*") if file.is_file()} <= {".json", ".safetensors", ".jinja"}
@@ -189,7 +183,6 @@ def test_the_question_is_asked_as_it_was_taught_and_the_tokens_stand_where_they_
     mine, theirs = (m.get_input_embeddings().weight for m in (student.model, published(name).codi.get_base_model()))
     assert torch.equal(mine, theirs)
     assert student.model.get_output_embeddings().weight is mine
-    assert latent_manner(TINY[name]) == {"count": 6, "begin": "<bot>", "end": "<eot>", "projection": True}
 
 
 def test_rope_scaling_stands_in_the_config_and_changes_answers(tmp_path: Path) -> None:
@@ -257,14 +250,6 @@ def test_weights_keep_their_dtype_apart_and_are_wide_merged(tmp_path: Path) -> N
     torch.testing.assert_close(logits(load(merged).model), apart, atol=1e-5, rtol=0)
 
 
-def test_the_projection_has_plain_names(tmp_path: Path) -> None:
-    weights = load_file(imported(checkpoint(tmp_path / "source", "gpt2"), "gpt2") / PROJECTION)
-    assert {key: tuple(tensor.shape) for key, tensor in weights.items()} == {
-        "linear1.weight": (24, 16), "linear1.bias": (24,), "linear2.weight": (16, 24), "linear2.bias": (16,),
-        "norm.weight": (16,), "norm.bias": (16,),
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("gone", ["lm_head", "wte"])
 @pytest.mark.parametrize("form", [WEIGHTS, SAFE])
 def test_a_tied_tensor_may_stand_under_either_name(gone: str, form: str, tmp_path: Path) -> None:
@@ -308,10 +293,10 @@ LAYER = r"codi\.base_model\.model\.model\.layers\.0"
             r"prj\.ln\.weight, prj\.ln\.bias; .*know: prj\.4",
         ),
         (lambda t: {**t, "decoder.lm_head.weight": torch.ones(2)}, r"llama does not know: decoder\.lm_head\.weight"),
-        (lambda t: {**t, "prj.1.weight": torch.ones(16, 16)}, r"prj\.1\.weight is \(16, 16\) .*, expected \(24, 16\)"),
+        (lambda t: {**t, "prj.1.weight": torch.ones(24, 16)}, r"prj\.1\.weight is \(24, 16\) .*, expected \(16, 16\)"),
         (
-            lambda t: {**t, "prj.1.bias": torch.ones(24).int()},
-            r"prj\.1\.bias is \(24,\) of int32, expected \(24,\) of float",
+            lambda t: {**t, "prj.1.bias": torch.ones(16).int()},
+            r"prj\.1\.bias is \(16,\) of int32, expected \(16,\) of float",
         ),
         (lambda t: {**t, HEAD: torch.zeros(266, 16)}, "lm_head.weight that differ, where the model ties them"),
     ],
@@ -373,7 +358,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "source", "gpt2")
     llama3_like().save_pretrained(tmp_path / "words")
-    refused(source, "gpt2", "words: the tokenizer has 263 tokens, gpt2 has 257", tmp_path / "words")
+    refused(source, "gpt2", "words: the tokenizer has 263 tokens, gpt2 has 257 and may have", tmp_path / "words")
     words = gpt2_like()
     words.add_tokens(["egg"])
     words.save_pretrained(source)
@@ -406,6 +391,16 @@ def test_a_tokenizer_that_brings_code_is_refused_and_it_is_not_run(tmp_path: Pat
     (source / "tokenizer_config.json").write_text(json.dumps({"auto_map": {"AutoTokenizer": ["words.Mine", None]}}))
     refused(source, "gpt2", "tokenizer")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = checkpoint(tmp_path / "source", "gpt2")
+
+    def fails(*_: object) -> None:
+        raise DataError("the disk is full")
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "save_pretrained", fails)  # after the weights
+    refused(source, "gpt2", "the disk is full")
 
 
 def test_a_target_that_exists_is_left_alone(tmp_path: Path) -> None:

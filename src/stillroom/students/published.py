@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from stillroom.errors import DataError, UsageError, unknown
 from stillroom.files import folder_atomic
-from stillroom.students import adapters
+from stillroom.students import adapters, codi
 from stillroom.students.adapters import AdapterConfig
-from stillroom.students.folders import Manner, Origin, keep, open_tokenizer
+from stillroom.students.folders import BEGIN, END, Manner, Origin, Student, Thoughts, open_tokenizer, save
 from stillroom.students.importing import WEIGHTS, first_of, read_tensors, reason_of
 from stillroom.students.tokens import check_matches, size_of
 
@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 SAFE = "model.safetensors"
-PROJECTION = "projection.safetensors"
 BASE = "base"
 """Where a student whose corrections are kept apart holds the weights that they correct."""
-PAD, BEGIN, END = "[PAD]", "<bot>", "<eot>"
-"""Tokens V, V + 1 and V + 2 of a model of V words. The first bears its published name; the others were never named."""
+PAD = "[PAD]"
+"""Token V of a model of V words, by its published name; V + 1 and V + 2, around the thoughts, have none."""
 LORA = AdapterConfig(name="lora", r=128, alpha=32, dropout=0.1)
-PUBLISHED = {"linear1": "prj.1", "linear2": "prj.3", "norm": "prj.ln"}
-"""The projection's layers by their places in the published `nn.Sequential`, whose other two hold no weights."""
+PUBLISHED = {"0": "prj.1", "2": "prj.3", "3": "prj.ln"}
+"""The projection's layers: ours, and theirs, where a layer of dropout comes first and LayerNorm has a name."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,13 @@ class Architecture:
     """The model's type in transformers."""
     numbers: Mapping[str, Any]
     """Its config; `vocab_size` is V, before the three tokens."""
-    projection: int
-    """The width inside the projection."""
     adapter: AdapterConfig = LORA
     thoughts: int = 6
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(
-        "gpt2", {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024}, projection=768
+        "gpt2", {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024}
     ),
     "llama3.2-1b": Architecture(
         "llama",
@@ -81,35 +78,10 @@ ARCHITECTURES: dict[str, Architecture] = {
                 "original_max_position_embeddings": 8192,
             },
         },
-        projection=2048,
     ),
 }
-"""The published ones. LoRA, thoughts and projection: scripts of zhenyi4/codi; the rest: the base models' configs."""
-
-
-class Projection(nn.Sequential):
-    """From a hidden state to the next thought, (..., width) to (..., width): two layers with GELU, and LayerNorm."""
-
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.add_module("linear1", nn.Linear(width, inner))
-        self.add_module("gelu", nn.GELU())
-        self.add_module("linear2", nn.Linear(inner, width))
-        self.add_module("norm", nn.LayerNorm(width))
-
-
-def load_projection(folder: Path, dtype: torch.dtype = torch.float32) -> Projection:
-    """The projection of a student's folder, ready to be asked."""
-    weights = load_file(folder / PROJECTION)
-    inner, width = weights["linear1.weight"].shape
-    projection = Projection(width, inner)
-    projection.load_state_dict(weights)
-    return projection.to(dtype).eval()
-
-
-def latent_manner(architecture: Architecture) -> dict[str, Any]:
-    """How such a student thinks, for its `student.json`."""
-    return {"count": architecture.thoughts, "begin": BEGIN, "end": END, "projection": True}
+"""The published ones: the base models' configs; r, alpha and thoughts from the scripts of zhenyi4/codi, where the
+projection is as wide inside (`prj_dim`) as the model."""
 
 
 def import_codi(
@@ -140,14 +112,12 @@ def import_codi(
     wrapped, projection = _skeleton(shape, words)
     _fill(wrapped, projection, _read(source), f"{source}: the weights", architecture)
     target.parent.mkdir(parents=True, exist_ok=True)
+    thoughts, origin = Thoughts(count=shape.thoughts), None if merge else Origin(source=BASE)
     with folder_atomic(target) as folder:
-        if merge:
-            adapters.merged(wrapped.float()).save_pretrained(folder)
-        else:
-            adapters.save_adapter(wrapped, folder)
+        model: Any = adapters.merged(wrapped.float()) if merge else wrapped
+        save(Student(model, words, Manner(style="bare", thoughts=thoughts, origin=origin), projection), folder)
+        if not merge:
             wrapped.unload().save_pretrained(folder / BASE)
-        save_file(projection.state_dict(), folder / PROJECTION)
-        keep(words, Manner(style="bare", origin=None if merge else Origin(source=BASE)), folder)
 
 
 def _tokenizer(folder: Path, shape: Architecture, name: str) -> PreTrainedTokenizerBase:
@@ -170,7 +140,7 @@ def _tokenizer(folder: Path, shape: Architecture, name: str) -> PreTrainedTokeni
     return words
 
 
-def _skeleton(shape: Architecture, words: PreTrainedTokenizerBase) -> tuple["PeftModel", Projection]:
+def _skeleton(shape: Architecture, words: PreTrainedTokenizerBase) -> tuple["PeftModel", nn.Module]:
     """Model in its wrapper, and projection, without weights: their names are the published ones."""
     ends = {f"{end}_token_id": getattr(words, f"{end}_token_id") for end in ("pad", "bos", "eos")}
     numbers = {**shape.numbers, "vocab_size": shape.numbers["vocab_size"] + 3}
@@ -178,7 +148,7 @@ def _skeleton(shape: Architecture, words: PreTrainedTokenizerBase) -> tuple["Pef
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         wrapped: Any = adapters.attach(model, shape.adapter, grown=False)
-        projection = Projection(config.hidden_size, shape.projection)
+        projection = codi.projection(config.hidden_size)
     return wrapped.eval(), projection.eval()
 
 
@@ -195,7 +165,7 @@ def _read(source: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: truncated, or no safetensors ({reason_of(error)}); fetch it again") from None
 
 
-def _fill(wrapped: "PeftModel", projection: Projection, held: Mapping[str, Tensor], where: str, name: str) -> None:
+def _fill(wrapped: "PeftModel", projection: nn.Module, held: Mapping[str, Tensor], where: str, name: str) -> None:
     """Give model and projection their weights, each tensor used once and none made up."""
     parts: tuple[tuple[nn.Module, dict[str, str]], ...] = (
         (wrapped, {own: f"codi.{own}" for own in wrapped.state_dict()}),
