@@ -11,8 +11,10 @@ from typer.testing import CliRunner, Result
 
 from architectures import tiny
 from stillroom.cli import app
+from stillroom.cli.app import copy_student
 from stillroom.errors import StillroomError
 from stillroom.students import load
+from stillroom.students.thoughts import think_and_answer
 from toys import sums, tokenizer
 
 SETTINGS = ["fit.updates=20", "fit.batch_size=8", "fit.learning_rate=1e-2", "fit.precision=float32", "fit.threads=1"]
@@ -80,6 +82,31 @@ def test_a_student_learns_from_a_models_distribution(here: Path) -> None:
     logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert set(logged[-1]) == {"step", "learning_rate", "gradient_norm", "gkd"}
     assert teacher == folder
+
+
+def test_an_adapter_on_a_base_of_the_store_is_opened_where_it_was_copied_to(here: Path) -> None:
+    few = ["base.fit.updates=2", "fit.updates=2", "settings.device=cpu", "adapter={name: lora}", "lenses={}"]
+    assert (
+        stillroom("run", "abacus-small", *few, "students={normal: {variant: normal}}", "--until", "student").exit_code
+        == 0
+    )
+    (made,) = (here / "store" / "student").glob("[0-9a-f]*")
+    copied = copy_student(made, here / "elsewhere" / "student")
+    ids = torch.tensor([load(made).prompt("Ann has 3 apples.")])
+    assert torch.equal(load(copied).model(ids).logits, load(made).model(ids).logits)
+
+
+def test_a_student_that_thinks_is_exported_with_what_it_thinks_with(here: Path) -> None:
+    few = ["base.fit.updates=2", "fit.updates=2", "settings.device=cpu", "lenses={}"]
+    students = "students={latent: {variant: latent, codi: {thoughts: 2}}}"
+    said = stillroom("run", "abacus-small", *few, students, "--until", "student")
+    assert said.exit_code == 0, said.output + str(said.exception)
+    (made,) = (here / "store" / "student").glob("[0-9a-f]*")
+    said = stillroom("export", str(made), "--merged", "-o", str(here / "plain"))
+    assert said.exit_code == 0, said.output + str(said.exception)
+    prompts = [load(made).prompt("Ann has 3 apples.")]
+    one, two = (think_and_answer(load(f).thinker(), prompts, 2, 4)[0] for f in (made, here / "plain"))
+    assert torch.equal(one.thoughts_Kd, two.thoughts_Kd)
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(here: Path) -> None:

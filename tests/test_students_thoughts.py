@@ -380,3 +380,11 @@ def test_a_sliding_window_is_no_hindrance_to_texts_within_it() -> None:
 def test_what_cannot_be_answered_is_said(who: Thinker, prompts: list[list[int]], variant: Variant, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         answer_variants(who, prompts, [variant], 3)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_thoughts_off_alone_is_what_it_is_in_company(kind: str) -> None:
+    who = thinker(kind)
+    (alone,) = zip(*answer_variants(who, PROMPTS, [Variant(None)], 4), strict=True)
+    company = [both[0] for both in answer_variants(who, PROMPTS, [Variant(None), Variant(2)], 4)]
+    assert [answer.completion for answer in alone] == [answer.completion for answer in company]

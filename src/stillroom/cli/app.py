@@ -42,13 +42,15 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def copy_folder(source: Path, target: Path) -> Path:
-    """A result's folder for use elsewhere, without the store's manifest; it appears whole or not at all."""
+def copy_student(source: Path, target: Path) -> Path:
+    """A student's folder for use elsewhere, without the store's manifest; it appears whole or not at all."""
     from stillroom.files import folder_atomic
+    from stillroom.students.folders import settle_origin
 
     if target.exists():
         raise UsageError(f"{target} exists; remove it, or name another folder (the student is kept in {source})")
     target.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json", "partial"))
+        settle_origin(folder, source)
     return target

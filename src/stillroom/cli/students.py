@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import app, copy_folder, emit, store_root
+from stillroom.cli.app import app, copy_student, emit, store_root
 from stillroom.errors import UsageError, unknown
 
 
@@ -42,7 +42,7 @@ def train(
             emit(line)
         return
     folder = running.run(plan, store, Settings(device=device))
-    emit(str(copy_folder(folder, output) if output else folder))
+    emit(str(copy_student(folder, output) if output else folder))
 
 
 @app.command()

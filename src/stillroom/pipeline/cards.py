@@ -1,23 +1,22 @@
 """A student for others: merged, with a card that tells what it was taught, by whom, how, and how well it does."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stillroom.files import read_lines
 from stillroom.records import Score
 from stillroom.store import MANIFEST, Manifest, Store
-from stillroom.students.adapters import merged
 from stillroom.students.exporting import card, export_merged
-from stillroom.students.folders import load, origin_of
+from stillroom.students.folders import keep_beside, load, load_manner, origin_of
 
 
 def export_student(folder: Path, target: Path) -> None:
-    """Write a student's folder as a plain model with its card. Raises `DataError` for a folder that is none."""
-    student = load(folder)
-    export_merged(
-        merged(student.model), student.tokenizer, target, _card(folder, origin_of(folder, student.manner).source)
-    )
+    """Write a student's folder as a plain model with its card; it stays a student's folder of its own. Raises `DataError` for a folder that is none."""
+    source = origin_of(folder, load_manner(folder)).source
+    student = load(folder).plain()
+    export_merged(student.model, student.tokenizer, target, _card(folder, source), partial(keep_beside, student))
 
 
 def _card(folder: Path, source: str) -> str:

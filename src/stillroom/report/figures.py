@@ -206,11 +206,13 @@ def accuracy_table(path: Path) -> str:
     shown = [s for s in read_lines(path, Score) if s.split == "test" and s.metric == "accuracy"]
     groups = list(dict.fromkeys(s.group for s in shown))
     value = {(s.student, s.seed, s.group): s.value for s in shown}
+    names = {(s.student, s.seed): s.student if s.seed == 0 else f"{s.student}, seed {s.seed}" for s in shown}
+    width = max(15, *map(len, names.values())) + 1
     lines = [
         "accuracy on test problems by number of steps (%)",
-        f"{'':16}" + "".join(f"{group:>8}" for group in groups),
+        " " * width + "".join(f"{group:>8}" for group in groups),
     ]
-    for student, seed in dict.fromkeys((s.student, s.seed) for s in shown):
+    for (student, seed), name in names.items():
         cells = "".join(f"{100 * value[student, seed, group]:8.1f}" for group in groups)
-        lines.append(f"{student if seed == 0 else f'{student}, seed {seed}':16}{cells}")
+        lines.append(f"{name:{width}}{cells}")
     return "\n".join(lines)

@@ -32,10 +32,18 @@ def accuracy(scores: list[Score]) -> Figure:
     rows = [s for s in scores if s.metric == "accuracy" and s.group == "all" and s.split == "test"]
     plot = go.Figure()
     names = [f"{s.student}, seed {s.seed}" if s.seed else s.student for s in rows]
-    colours = [COLOURS[6 if s.student.startswith(MAJORITY) else 0] for s in rows]
-    texts = [f"{100 * s.value:.1f} %" for s in rows]
-    plot.add_bar(x=names, y=[s.value for s in rows], error_y=interval(rows), marker_color=colours, text=texts)
-    plot.update_yaxes(title="accuracy", range=[0, 1.04], tickformat=".0%")
+    for index, majority in enumerate((False, True)):
+        shown = [(name, s) for name, s in zip(names, rows, strict=True) if s.student.startswith(MAJORITY) == majority]
+        plot.add_scatter(
+            x=[s.value for _, s in shown],
+            y=[name for name, _ in shown],
+            name="the null" if majority else "students",
+            error_x=interval([s for _, s in shown]),
+            mode="markers",
+            marker={"symbol": ("circle", "x")[index], "size": 10, "color": COLOURS[6 if majority else 0]},
+        )
+    plot.update_xaxes(title="accuracy", tickformat=".0%", rangemode="tozero")
+    plot.update_yaxes(autorange="reversed", automargin=True)
     return finished(
         "accuracy",
         "Accuracy of every student in every cell",

@@ -3,7 +3,7 @@
 What the card tells is the caller's to decide; how a folder looks is transformers' business.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,19 @@ def _line(value: Any) -> str:
     return " ".join(str(value).split())
 
 
-def export_merged(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, target: Path, card_text: str) -> None:
+def export_merged(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    target: Path,
+    card_text: str,
+    beside: Callable[[Path], None] = lambda folder: None,
+) -> None:
     """Write model, tokenizer and `README.md` as `target`, a folder that any program which knows the architecture loads.
 
     The folder is loaded again before it appears: its logits on a probe text may differ from `model`'s by `TOLERANCE`
-    at most. `model` is plain: merge an adapter first (`adapters.merged`). Raises `DataError` for a
-    target that exists or a model that is not plain, and `StoreError` where the reloaded logits or tokens differ.
+    at most. `model` is plain: merge an adapter first (`adapters.merged`). `beside` writes what else the
+    folder holds. Raises `DataError` for a target that exists or a model that is not plain, and `StoreError` where the
+    reloaded logits or tokens differ.
     """
     if target.exists():
         raise DataError(f"{target} exists; remove it, or export into another folder")
@@ -76,6 +83,7 @@ def export_merged(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ta
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(card_text, encoding="utf-8")
+        beside(folder)
         _compare(model, tokenizer, folder, target)
 
 

@@ -195,9 +195,38 @@ def save(student: Student, folder: Path, weights: Mapping[str, Tensor] | None = 
         student.model.save_pretrained(folder, state_dict=dict(weights) if weights else None)
     else:
         adapters.save_adapter(student.model, folder)
+    keep_projection(student, folder)
+    keep(student.tokenizer, student.manner, folder)
+
+
+def keep_projection(student: Student, folder: Path) -> None:
     if student.projection is not None:
         save_file(student.projection.state_dict(), folder / PROJECTION)
-    keep(student.tokenizer, student.manner, folder)
+
+
+def keep_beside(student: Student, folder: Path) -> None:
+    """What makes a folder of whole weights a student's: how it is asked, and what it thinks with."""
+    keep_projection(student, folder)
+    manner = student.manner.model_copy(update={"origin": None, "quantised": False})
+    write_json(folder / MANNER, manner.model_dump(mode="json"))
+
+
+def settle_origin(folder: Path, moved_from: Path) -> None:
+    """Where a student's folder was copied elsewhere, name the weights that it is added to by their whole path."""
+    manner = load_manner(moved_from)
+    if manner.origin is not None:
+        origin = origin_of(moved_from, manner)
+        if Path(origin.source).is_dir():
+            origin = origin.model_copy(update={"source": str(Path(origin.source).resolve())})
+        write_json(folder / MANNER, manner.model_copy(update={"origin": origin}).model_dump(mode="json"))
+
+
+def load_manner(folder: Path) -> Manner:
+    """How a student is held and asked. Raises `DataError` for a folder that is no student's."""
+    try:
+        return Manner.model_validate_json((folder / MANNER).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{folder}: no {MANNER}, so this is no student's folder") from None
 
 
 def keep(tokenizer: PreTrainedTokenizerBase, manner: Manner, folder: Path) -> None:
@@ -211,10 +240,7 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False) -> Student:
 
     Raises `DataError` for a folder that is none.
     """
-    try:
-        manner = Manner.model_validate_json((folder / MANNER).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{folder}: no {MANNER}, so this is no student's folder") from None
+    manner = load_manner(folder)
     held = manner.model_copy(update={"quantised": quantised or manner.quantised})
     model: Any = open_weights(origin_of(folder, manner), held, device)
     tokenizer = open_tokenizer(Origin(source=str(folder)))

@@ -186,14 +186,14 @@ class _Group:
             self.log.append((real, thoughts_BAd, hiddens_BAd))
 
     def _append(self, inputs_BAd: Tensor, real: list[bool]) -> None:
-        real_A = torch.tensor(real, device=inputs_BAd.device)
+        real_A = torch.tensor(real, dtype=torch.bool, device=inputs_BAd.device)
         tips_BAd = self.branches.append(inputs_BAd, real_A)
         active = len(real)
         self.tips_BVd[:, :active] = torch.where(real_A[:, None], tips_BAd, self.tips_BVd[:, :active])
 
     def _decode(self) -> list[list[list[int]]]:
         """Greedy tokens BVn, until every answer has met a stop."""
-        for token in self.thinker.end_of_thoughts:
+        for token in self.thinker.end_of_thoughts if self.thinking else ():
             ids_BA = torch.full((len(self.mind.rows), self.thinking), token, device=self.tips_BVd.device)
             self._append(self.thinker.embed(ids_BA), [True] * self.thinking)
         stops = torch.tensor(self.thinker.stops, dtype=torch.long, device=self.tips_BVd.device)
