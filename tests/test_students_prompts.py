@@ -243,7 +243,7 @@ def test_a_template_that_asks_the_clock_is_told_a_fixed_day(date: str) -> None:
 
 def test_chat_without_a_template_names_the_other_styles() -> None:
     for call in (prompt_ids, completion_ids):
-        with pytest.raises(ConfigError, match="no chat template; choose one of plain, alpaca, llama3, gemma"):
+        with pytest.raises(ConfigError, match="no chat template; choose one of plain, bare, alpaca, llama3, gemma"):
             call("Why?", "chat", gpt2_like())
 
 

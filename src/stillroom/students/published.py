@@ -6,7 +6,7 @@ the projection that turns a hidden state into the next thought (CODI, arXiv 2502
 so nothing is fetched; a checkpoint that does not fit them is refused, never filled up.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,17 +198,18 @@ def _tied(held: Mapping[str, Tensor], wrapped: "PeftModel", base: PreTrainedMode
 
 
 def _refuse(held: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, name: str) -> None:
-    unlike = {
-        there: _told(held[there]) for there in expected if there in held and not _alike(held[there], expected[there])
-    }
-    wrong: dict[str, Iterable[str]] = {
+    wrong: dict[str, list[str]] = {
         "lack what CODI of {} needs": [there for there in expected if there not in held],
         "hold what CODI of {} does not know": [there for there in held if there not in expected],
-        "are shaped unlike CODI of {}": [f"{t} is {told}, expected {_told(expected[t])}" for t, told in unlike.items()],
+        "are shaped unlike CODI of {}": [
+            f"{there} is {_told(held[there])}, expected {_told(tensor)}"
+            for there, tensor in expected.items()
+            if there in held and not _alike(held[there], tensor)
+        ],
     }
-    said = [f"{where} {what.format(name)}: {first_of(names)}" for what, names in wrong.items() if names]
+    said = [f"{what.format(name)}: {first_of(names)}" for what, names in wrong.items() if names]
     if said:
-        raise DataError("; ".join(said) + ". Name the architecture that it was trained from, or fetch it again")
+        raise DataError(f"{where} {'; they '.join(said)}. Name the architecture that they are of, or fetch them again")
 
 
 def _alike(tensor: Tensor, expected: Tensor) -> bool:
