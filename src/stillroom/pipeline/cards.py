@@ -13,7 +13,10 @@ from stillroom.students.folders import keep_beside, load, load_manner, origin_of
 
 
 def export_student(folder: Path, target: Path) -> None:
-    """Write a student's folder as a plain model with its card; it stays a student's folder of its own. Raises `DataError` for a folder that is none."""
+    """Write a student's folder as a plain model with its card; it stays a student's folder of its own.
+
+    Raises `DataError` for a folder that is none.
+    """
     source = origin_of(folder, load_manner(folder)).source
     student = load(folder).plain()
     export_merged(student.model, student.tokenizer, target, _card(folder, source), partial(keep_beside, student))
