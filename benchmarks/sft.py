@@ -58,7 +58,7 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("width 128", 128, 4, 128, 32, 40, "abacus", {"name": "worked"}),
+    Case("width 128", 128, 4, 128, 32, 15, "abacus", {"name": "worked"}),
     Case(
         "width 512",
         512,

@@ -9,10 +9,21 @@ import torch
 from stillroom.errors import DataError
 from stillroom.files import write_lines
 from stillroom.records import Lesson
-from stillroom.students import BaseConfig, StudentConfig, load, make_base, make_student, save, token_statistics
+from stillroom.students import (
+    BaseConfig,
+    Manner,
+    Student,
+    StudentConfig,
+    load,
+    make_base,
+    make_student,
+    save,
+    token_statistics,
+)
 from stillroom.students.scratch import ScratchConfig
 from stillroom.students.sft import Example
 from stillroom.training import FitConfig
+from toy_tokenizers import llama3_like
 from toys import problem, student, sums, workplace
 
 FIT = FitConfig(updates=6, batch_size=4, warmup=2, log_every=2, precision="float32")
@@ -104,3 +115,9 @@ def test_token_statistics_by_hand() -> None:
         "prompt": {"mean": 3, "longest": 4, "total": 6},
         "completion": {"mean": 2, "longest": 3, "total": 4},
     }
+
+
+def test_a_tokenizer_without_pauses_and_without_an_unknown_token_is_asked_all_the_same() -> None:
+    asked = Student(student().model, llama3_like(), Manner())
+    assert asked.pauses() == []
+    assert asked.prompt("Why?")

@@ -16,7 +16,9 @@ def train(
     settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")] = None,
     adapter: Annotated[str, typer.Option(help="full, lora or qlora.")] = "full",
     teacher: Annotated[str | None, typer.Option(help="Learn from this model's distribution (GKD).")] = None,
-    style: Annotated[str | None, typer.Option(help="plain, chat, alpaca, llama3, gemma; else the base's own.")] = None,
+    style: Annotated[
+        str | None, typer.Option(help="plain, bare, chat, alpaca, llama3, gemma; else the base's own.")
+    ] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run the model's own code.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
     dry_run: Annotated[
@@ -85,16 +87,32 @@ def evaluate(
 
 @app.command("import")
 def import_(
-    folder: Annotated[Path, typer.Argument(help="A Hugging Face folder with pickled weights (.bin).")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The safetensors folder to write.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A Hugging Face folder with pickled weights (.bin), or a CODI checkpoint.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
+    codi: Annotated[
+        str | None, typer.Option(help="A published CODI checkpoint of this model: gpt2, llama3.2-1b.")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Its tokenizer's folder, where it brings none.")] = None,
+    keep_adapter: Annotated[bool, typer.Option("--keep-adapter", help="Keep its LoRA apart from the weights.")] = False,
 ) -> None:
-    """Turn a folder of pickled weights into one of safetensors; nothing that it holds is executed.
+    """Turn a folder of pickled weights into one of safetensors, or a published CODI checkpoint into a student.
+
+    Nothing that a file holds is executed.
 
     Example: stillroom import ./bloom-560m -o bloom-560m-safe
     """
-    from stillroom.students.importing import import_folder
+    if codi is not None:
+        from stillroom.students.published import import_codi
 
-    import_folder(folder, output)
+        import_codi(folder, output, codi, tokenizer, not keep_adapter)
+    elif tokenizer is not None or keep_adapter:
+        raise UsageError("--tokenizer and --keep-adapter belong to a CODI checkpoint: name its model with --codi")
+    else:
+        from stillroom.students.importing import import_folder
+
+        import_folder(folder, output)
     emit(str(output))
 
 

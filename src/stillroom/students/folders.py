@@ -98,7 +98,8 @@ class Student:
         return [[*ids, *self.pauses()] for ids in prompts_ids(prompts, self.manner.style, self.tokenizer)]
 
     def pauses(self) -> list[int]:
-        return [int(self.tokenizer.convert_tokens_to_ids(PAUSE))] * self.manner.pauses  # type: ignore[arg-type]
+        ids: Any = self.tokenizer.convert_tokens_to_ids([PAUSE] if self.manner.pauses else [])
+        return list(ids) * self.manner.pauses
 
     def plain(self) -> "Student":
         """The same student with its adapter merged into its weights; this one is used up."""
