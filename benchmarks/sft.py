@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/sft.py [--quick]    (--quick: 60 updates, no claim about the loss)
 
 Two scratch Llamas from the same initial weights, on the same lessons in tokens, with the same batch, precision
-(bfloat16 autocast), optimizer and schedule. TRL is first timed in each of its ways and trains to the end in the
-fastest. The wide model learns recorded SVAMP rationales where STILLROOM_DATA holds them, else abacus lessons too.
+(bfloat16 autocast), optimizer and schedule. TRL is first timed in each of its ways and trains to the end in the fastest; losses are compared after the
+same updates, for which it is given our batches in our order. The wide model learns recorded SVAMP rationales where
+STILLROOM_DATA holds them, else abacus lessons too.
 """
 
 import copy
@@ -28,7 +29,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from stillroom.curriculum import completion
 from stillroom.records import Lesson, Problem, Rationale
 from stillroom.store import Workplace
-from stillroom.students.batches import IGNORED, Example, lesson_batches, padded
+from stillroom.students.batches import IGNORED, Example, grouped, lesson_batches, padded
 from stillroom.students.folders import Manner, Student
 from stillroom.students.scratch import bpe_tokenizer, word_tokenizer
 from stillroom.students.sft import SftObjective, encode
@@ -43,6 +44,8 @@ TRL_WAYS: dict[str, dict[str, Any]] = {
     "group by length": {"train_sampling_strategy": "group_by_length"},
     "packing": {"packing": True},
 }
+OUR_ORDER = {"train_sampling_strategy": "sequential"}
+"""For the comparison of losses: the same rows in the same updates."""
 
 
 class Case(NamedTuple):
@@ -211,7 +214,10 @@ def measure(case: Case, updates: int) -> dict[str, Any]:
     _, attention = max((rate, attention) for (name, attention), rate in quickest.items() if name == "ours")
     _, name, theirs = max((rate, name, att) for (name, att), rate in quickest.items() if name != "ours")
     model, seconds = ours(case, attention, rows, updates)
-    peer, peer_seconds, each = trl(case, theirs, TRL_WAYS[name], rows, updates, words)
+    _, peer_seconds, each = trl(case, theirs, TRL_WAYS[name], rows, updates, words)
+    rows_of = grouped([len(row.prompt) for row in rows], case.batch, 0)
+    ordered = [rows[i] for update in range(updates) for i in rows_of(update)]
+    peer, _, _ = trl(case, attention, OUR_ORDER, ordered, updates, words)
     result = {
         "case": case.name, "updates": updates, "ours": updates * case.batch / seconds, "attention": attention,
         "trl": updates * each / peer_seconds, "trl way": name, "trl attention": theirs,

@@ -103,8 +103,8 @@ def look(config: LogitLensConfig, subjects: Subjects) -> list[Finding]:
     splits = {name: [problem for problem in rows if len(problem.steps) == count] for name, rows in asked.items()}
     findings: list[Finding] = []
     for name, student in subjects.students.items():
-        if name in subjects.twins or not count:
-            continue
+        if name in subjects.twins or not count or student.manner.thoughts is not None:
+            continue  # what a student thinks between question and answer is no part of the text that is read here
         top = {
             split: top_tokens(student, [p.question for p in problems], config.batch_size)
             for split, problems in splits.items()

@@ -64,12 +64,18 @@ def layer_of(name: str) -> int | None:
 
 
 def look(config: WeightsConfig, subjects: Subjects) -> list[Finding]:
-    weights = {name: dict(student.model.named_parameters()) for name, student in subjects.students.items()}
+    weights = shared({name: dict(student.model.named_parameters()) for name, student in subjects.students.items()})
     return [
         finding
         for reference, subject in pairs(subjects)
         for finding in diff(weights, reference, subject, subjects.twins, config.seed)
     ]
+
+
+def shared(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
+    """The rows that all have: tokens that one student alone was given are no difference between it and another."""
+    rows = {name: min(len(own[name]) for own in weights.values()) for name in next(iter(weights.values()))}
+    return {who: {name: own[name][:count] for name, count in rows.items()} for who, own in weights.items()}
 
 
 def diff(
