@@ -4,7 +4,7 @@
 
 Two scratch Llamas from the same initial weights, on the same lessons in tokens, with the same batch, precision
 (bfloat16 autocast), optimizer and schedule. TRL is first timed in each of its ways and trains to the end in the fastest; losses are compared after the
-same updates, for which it is given our batches in our order. The wide model learns recorded SVAMP rationales where
+same updates, for which it is given our batches in our order. The wide model learns recorded SVAMP rationales if
 STILLROOM_DATA holds them, else abacus lessons too.
 """
 
