@@ -1,0 +1,256 @@
+"""CODI (Shen et al. 2025, arXiv 2502.21074): one model reads a chain in words and learns to think it in vectors.
+
+    L = α CE(student) + β KD + γ CE(teacher)
+
+The teacher reads question, chain and answer; the student, of the same weights, question, k thoughts and answer. KD
+draws the student's hidden states at the token before the answer's value to the teacher's, in every layer.
+
+The public code runs the teacher twice, leaves masks and position ids out of the thoughts' passes, and finds the value
+by the model's name; here the teacher runs once, no pass is without mask and positions, and the value's place is given.
+
+Legend: B rows, O rows of an update's other parts, Q question tokens, S the teacher's, A answer tokens, E tokens around
+the thoughts, K positions that predict a label, V vocabulary, d model width.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from stillroom.config import Config
+from stillroom.students.batches import IGNORED, Example, grouped, padded
+from stillroom.students.chains import Chain
+from stillroom.students.thinking import Thinking, at, mlp, plain, without_checkpoints
+from stillroom.training import Batch, Batches
+
+DISTANCES = {"smooth_l1": functional.smooth_l1_loss, "l1": functional.l1_loss, "l2": functional.mse_loss}
+
+
+class CodiConfig(Config):
+    """The defaults are as published for GPT-2; for Llama-3.2-1B `beta` is 20 (appendix F and the code).
+
+    Published beside them: LoRA of rank 128 and alpha 32, dropout .1, AdamW with weight decay .1, cosine with 3 %
+    warm-up, batch 128, gradient clipped to 2, bfloat16; learning rate 3e-3 over 40 epochs for GPT-2, 8e-4 over 10 for
+    Llama. There the tokens around the thoughts were not taught.
+    """
+
+    thoughts: int = Field(6, ge=0)
+    """k: how many are consumed between question and answer."""
+    alpha: float = Field(1.0, ge=0)
+    """Weight of the cross-entropy of the answer after the thoughts."""
+    beta: float = Field(1.0, ge=0)
+    """Weight of the distillation between hidden states; 0 leaves it out."""
+    gamma: float = Field(1.0, ge=0)
+    """Weight of the cross-entropy of the chain in words and its answer."""
+    distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
+    projection: Literal["mlp", "none"] = "mlp"
+    """What makes a thought of a hidden state; with `none` the state is the thought."""
+    projection_width: int | None = Field(None, ge=1)
+    """Inner width of `mlp`; the model's where it is not given."""
+    drop_last_step: bool = True
+    """The teacher's chain ends before its last step, which would give the answer away."""
+    teach_ends: bool = True
+    """Train the embeddings of the tokens around the thoughts; as published they stay as they are."""
+    filler: bool = False
+    """Consume k pause tokens in place of thoughts, without recurrence: the same supervision, no thinking."""
+
+    @property
+    def steps(self) -> int:
+        """How many thoughts are made of hidden states."""
+        return 0 if self.filler else self.thoughts
+
+
+def projection(config: CodiConfig, width: int, seed: int) -> nn.Sequential | None:
+    """Hidden state → thought for a model of this width, or None where states are thoughts."""
+    if config.projection == "none" or not config.steps:
+        return None
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return mlp(width, config.projection_width or width)
+
+
+class CodiObjective(nn.Module):
+    """The terms `student`, `teacher` and, with β > 0, `distil`; all passes are in one forward, as FSDP wants them.
+
+    `ends` are the tokens around the thoughts, whose embeddings stay as they are unless the config teaches them.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, projection: nn.Module | None, config: CodiConfig, ends: Sequence[int] = ()
+    ) -> None:
+        super().__init__()
+        self.model, self.projection, self.config = model, projection, config
+        self.frozen = [] if config.teach_ends else sorted(set(ends))
+        weight = model.get_input_embeddings().get_parameter("weight")
+        self.frozen_Ed = weight.detach()[self.frozen].clone()
+        if self.frozen and weight.requires_grad:
+            weight.register_hook(self._without_frozen)  # type: ignore[no-untyped-call]
+
+    def _without_frozen(self, grad_Vd: Tensor) -> Tensor:
+        return grad_Vd.index_fill(0, torch.tensor(self.frozen, device=grad_Vd.device), 0.0)
+
+    @torch.no_grad()
+    def hold_ends(self) -> None:
+        """Put the frozen embeddings back, which weight decay moves though they have no gradient. Call before saving."""
+        weight = self.model.get_input_embeddings().get_parameter("weight")
+        self.frozen_Ed = self.frozen_Ed.to(weight.device)
+        if not torch.equal(weight[self.frozen], self.frozen_Ed):
+            weight[self.frozen] = self.frozen_Ed
+
+    def forward(
+        self,
+        question_BQ: Tensor,
+        length_B: Tensor,
+        answer_BA: Tensor,
+        labels_BK: Tensor,
+        value_at_B: Tensor,
+        teacher_BS: Tensor,
+        teacher_labels_BK: Tensor,
+        teacher_keep_K: Tensor,
+        teacher_at_B: Tensor,
+        others_OS: Tensor | None = None,
+        others_at_O: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """What `codi_batches` makes → the weighted terms, each a mean: over labels in nats, and over rows."""
+        config, distils = self.config, self.config.beta > 0
+        self.hold_ends()
+        model: Any = plain(self.model)
+        told = model(input_ids=teacher_BS, logits_to_keep=teacher_keep_K, output_hidden_states=distils, use_cache=False)
+        with without_checkpoints(model):
+            thinking = Thinking(model, question_BQ, length_B, config.steps)
+            thinking.think(self.projection)
+            answered = thinking.answer(answer_BA, labels_BK.shape[1], distils)
+        terms = {
+            "student": config.alpha * _cross_entropy(answered.logits, labels_BK),
+            "teacher": config.gamma * _cross_entropy(told.logits, teacher_labels_BK),
+        }
+        if distils:
+            targets = [at(states_BSd, teacher_at_B).detach().float() for states_BSd in told.hidden_states]
+            spread_by = targets if others_OS is None else self._widened(model, targets, others_OS, others_at_O)
+            ends = answer_BA.shape[1] + 1 - labels_BK.shape[1]
+            own = [at(states_BAd, ends + value_at_B).float() for states_BAd in answered.hidden_states]
+            terms["distil"] = config.beta * distillation(own, targets, spread_by, config.distance)
+        return terms
+
+    @torch.no_grad()
+    def _widened(
+        self, model: Any, targets: list[Tensor], others_OS: Tensor, others_at_O: Tensor | None
+    ) -> list[Tensor]:
+        """The targets of the whole update, whose spread no part knows alone: read in as many rows at once as a part."""
+        assert others_at_O is not None
+        body, found = model.base_model, [targets]
+        size = max(1, len(targets[0]))
+        for ids_BS, at_B in zip(torch.split(others_OS, size), torch.split(others_at_O, size), strict=True):
+            states = body(input_ids=ids_BS, output_hidden_states=True, use_cache=False).hidden_states
+            found.append([at(states_BSd, at_B).float() for states_BSd in states])
+        return [torch.cat(layer) for layer in zip(*found, strict=True)]
+
+
+def distillation(
+    own: Sequence[Tensor], targets: Sequence[Tensor], spread_by: Sequence[Tensor], distance: str
+) -> Tensor:
+    """L_KD: the mean over layers (the embeddings among them), rows and coordinates of a distance between hidden states.
+
+    Bd each. A layer's distance is divided by the standard deviation of all numbers in `spread_by`, the teacher's states
+    of the whole update; by its square for `l2`, so that every distance is free of units, as in the public code.
+    """
+    layers = []
+    for own_Bd, target_Bd, spread_Bd in zip(own, targets, spread_by, strict=True):
+        each_Bd = DISTANCES[distance](own_Bd, target_Bd, reduction="none")
+        unit = spread_Bd.std() ** (2 if distance == "l2" else 1)
+        layers.append(each_Bd.sum() / max(1, each_Bd.numel()) / unit)
+    return torch.stack(layers).mean()
+
+
+def _cross_entropy(logits_BKV: Tensor, labels_BK: Tensor) -> Tensor:
+    total = functional.cross_entropy(
+        logits_BKV.float().flatten(0, 1), labels_BK.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / (labels_BK != IGNORED).sum().clamp(min=1)
+
+
+def codi_batches(
+    chains: Sequence[Chain],
+    question_lengths: Sequence[int],
+    config: CodiConfig,
+    begin: Sequence[int],
+    end: Sequence[int],
+    pad: int,
+    batch_size: int,
+    seed: int,
+    pauses: Sequence[int] = (),
+) -> Batches:
+    """Batches grouped by *question* length, as those of other students are, so that all see the same problems.
+
+    `begin` and `end` are the tokens around the thoughts, `pauses` the k that a filler consumes. With β > 0 an update in
+    several parts costs each of them the teacher's pass over the other parts' rows, without gradients.
+    """
+    assert len(pauses) == config.thoughts * config.filler, "a filler has as many pauses as it would have thoughts"
+    rows_of = grouped(question_lengths, batch_size, seed)
+
+    def batch(update: int, part: int, parts: int) -> Batch:
+        numbers = rows_of(update)
+        first, last = part * len(numbers) // parts, (part + 1) * len(numbers) // parts
+        rows = [chains[i] for i in numbers[first:last]]
+        texts = [in_words(row, config) for row in rows]
+        counts = {"student": sum(len(row.answer) for row in rows), "teacher": sum(text.labels for text in texts)}
+        tensors = student_tensors(rows, [*begin, *pauses], end, pad) | teacher_tensors(rows, texts, pad)
+        if config.beta:
+            counts["distil"] = len(rows)
+            others = [chains[i] for i in [*numbers[:first], *numbers[last:]]]
+            tensors |= others_tensors(others, [in_words(row, config) for row in others], pad) if others else {}
+        return Batch(tensors, counts, tuple(row.problem for row in rows))
+
+    return batch
+
+
+def in_words(row: Chain, config: CodiConfig) -> Example:
+    """What the teacher reads, its loss on all that follows the question."""
+    steps = row.steps[:-1] if config.drop_last_step else row.steps
+    told = [*row.opening, *(token for step in steps for token in step), *row.closing, *row.answer]
+    return Example(row.problem, row.prompt, told)
+
+
+def student_tensors(rows: Sequence[Chain], begin: Sequence[int], end: Sequence[int], pad: int) -> dict[str, Tensor]:
+    """What stands before the thoughts and what follows them; a label's token stands one place before its label."""
+    questions = [[*row.prompt, *begin] for row in rows]
+    return {
+        "question_BQ": right_padded(questions, pad),
+        "length_B": torch.tensor([len(question) for question in questions], dtype=torch.long),
+        "answer_BA": right_padded([[*end, *row.answer[:-1]] for row in rows], pad),
+        "labels_BK": right_padded([row.answer for row in rows], IGNORED),
+        "value_at_B": torch.tensor([row.value_at for row in rows], dtype=torch.long),
+    }
+
+
+def teacher_tensors(rows: Sequence[Chain], texts: Sequence[Example], pad: int) -> dict[str, Tensor]:
+    tensors = padded(texts, pad)
+    return {
+        "teacher_BS": tensors["input_ids_BT"],
+        "teacher_labels_BK": tensors["labels_BK"],
+        "teacher_keep_K": tensors["keep_K"],
+        "teacher_at_B": torch.tensor(_before_values(rows, texts), dtype=torch.long),
+    }
+
+
+def others_tensors(rows: Sequence[Chain], texts: Sequence[Example], pad: int) -> dict[str, Tensor]:
+    """Rows that are read for their targets alone, and no further."""
+    places = _before_values(rows, texts)
+    whole = [[*text.prompt, *text.completion][: at + 1] for text, at in zip(texts, places, strict=True)]
+    return {"others_OS": right_padded(whole, pad), "others_at_O": torch.tensor(places)}
+
+
+def _before_values(rows: Sequence[Chain], texts: Sequence[Example]) -> list[int]:
+    """The teacher's place of the last token that leads to the answer's value."""
+    return [text.length - len(row.answer) + row.value_at - 1 for row, text in zip(rows, texts, strict=True)]
+
+
+def right_padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    filled_BT = torch.full((len(rows), max(map(len, rows), default=1)), fill)
+    for i, row in enumerate(rows):
+        filled_BT[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return filled_BT
