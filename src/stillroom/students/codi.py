@@ -143,7 +143,7 @@ class CodiObjective(nn.Module):
         """The targets of the whole update, whose spread no part knows alone: read in as many rows at once as a part."""
         assert others_at_O is not None
         body, found = model.base_model, [targets]
-        size = max(1, len(targets[0]))
+        size = len(targets[0])
         for ids_BS, at_B in zip(torch.split(others_OS, size), torch.split(others_at_O, size), strict=True):
             states = body(input_ids=ids_BS, output_hidden_states=True, use_cache=False).hidden_states
             found.append([at(states_BSd, at_B).float() for states_BSd in states])
@@ -160,17 +160,13 @@ def distillation(
     """
     layers = []
     for own_Bd, target_Bd, spread_Bd in zip(own, targets, spread_by, strict=True):
-        each_Bd = DISTANCES[distance](own_Bd, target_Bd, reduction="none")
         unit = spread_Bd.std() ** (2 if distance == "l2" else 1)
-        layers.append(each_Bd.sum() / max(1, each_Bd.numel()) / unit)
+        layers.append(DISTANCES[distance](own_Bd, target_Bd) / unit)
     return torch.stack(layers).mean()
 
 
 def _cross_entropy(logits_BKV: Tensor, labels_BK: Tensor) -> Tensor:
-    total = functional.cross_entropy(
-        logits_BKV.float().flatten(0, 1), labels_BK.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return total / (labels_BK != IGNORED).sum().clamp(min=1)
+    return functional.cross_entropy(logits_BKV.float().flatten(0, 1), labels_BK.flatten(), ignore_index=IGNORED)
 
 
 def codi_batches(
@@ -220,10 +216,10 @@ def student_tensors(rows: Sequence[Chain], begin: Sequence[int], end: Sequence[i
     questions = [[*row.prompt, *begin] for row in rows]
     return {
         "question_BQ": right_padded(questions, pad),
-        "length_B": torch.tensor([len(question) for question in questions], dtype=torch.long),
+        "length_B": torch.tensor([len(question) for question in questions]),
         "answer_BA": right_padded([[*end, *row.answer[:-1]] for row in rows], pad),
         "labels_BK": right_padded([row.answer for row in rows], IGNORED),
-        "value_at_B": torch.tensor([row.value_at for row in rows], dtype=torch.long),
+        "value_at_B": torch.tensor([row.value_at for row in rows]),
     }
 
 
@@ -233,7 +229,7 @@ def teacher_tensors(rows: Sequence[Chain], texts: Sequence[Example], pad: int) -
         "teacher_BS": tensors["input_ids_BT"],
         "teacher_labels_BK": tensors["labels_BK"],
         "teacher_keep_K": tensors["keep_K"],
-        "teacher_at_B": torch.tensor(_before_values(rows, texts), dtype=torch.long),
+        "teacher_at_B": torch.tensor(_before_values(rows, texts)),
     }
 
 
@@ -250,7 +246,7 @@ def _before_values(rows: Sequence[Chain], texts: Sequence[Example]) -> list[int]
 
 
 def right_padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    filled_BT = torch.full((len(rows), max(map(len, rows), default=1)), fill)
+    filled_BT = torch.full((len(rows), max(map(len, rows))), fill)
     for i, row in enumerate(rows):
-        filled_BT[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        filled_BT[i, : len(row)] = torch.tensor(row)
     return filled_BT
