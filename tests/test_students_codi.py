@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import architectures
 from stillroom.errors import DataError
 from stillroom.students import adapters
 from stillroom.students.chains import Chain
-from stillroom.students.codi import CodiConfig, CodiObjective, codi_batches, distillation, projection
+from stillroom.students.codi import CodiConfig, CodiObjective, codi_batches, distillation, projection, refuse_long
 from stillroom.students.thinking import Thinking, load_projection, save_projection
 from stillroom.students.thoughts import Thinker, think_and_answer
 from stillroom.training import Batch, Batches, FitConfig, fit
@@ -356,3 +357,12 @@ def test_the_projection_has_as_many_weights_as_the_published_one() -> None:
     """GPT-2: 20,057,088 trained numbers, of them 18,874,368 in the adapter."""
     network = projection(CodiConfig(), 768, 0)
     assert sum(p.numel() for p in network.parameters()) == 20_057_088 - 18_874_368
+
+
+@pytest.mark.parametrize(("thoughts", "longest"), [(0, "p2 (16)"), (9, "p6 (22)")], ids=["words", "thoughts"])
+def test_texts_longer_than_the_model_holds_are_named(thoughts: int, longest: str) -> None:
+    """p2 is the longest in words, 4 + 2 + 2 · 2 + 1 + 5 tokens; with 9 thoughts p6 is, 6 + 1 + 9 + 1 + 5."""
+    fits = int(longest[4:6])
+    refuse_long(CHAINS, CodiConfig(thoughts=thoughts), 2, fits)
+    with pytest.raises(DataError, match=rf"^lesson {re.escape(longest)}: longer, .* than the {fits - 1} tokens"):
+        refuse_long(CHAINS, CodiConfig(thoughts=thoughts), 2, fits - 1)

@@ -22,8 +22,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from stillroom.config import Config
+from stillroom.errors import DataError
 from stillroom.students.batches import IGNORED, Example, grouped, padded
 from stillroom.students.chains import Chain
+from stillroom.students.sft import SHOWN
 from stillroom.students.thinking import Thinking, at, mlp, plain, without_checkpoints
 from stillroom.training import Batch, Batches
 
@@ -56,7 +58,8 @@ class CodiConfig(Config):
     teach_ends: bool = True
     """Train the embeddings of the tokens around the thoughts; as published they stay as they are."""
     filler: bool = False
-    """Consume k pause tokens in place of thoughts, without recurrence: the same supervision, no thinking."""
+    """Consume k pause tokens in place of thoughts, without recurrence: the same supervision, no thinking. When asked,
+    such a student reads them with the tokens around them as part of its prompt."""
 
     @property
     def steps(self) -> int:
@@ -96,6 +99,8 @@ class CodiObjective(nn.Module):
     @torch.no_grad()
     def hold_ends(self) -> None:
         """Put the frozen embeddings back, which weight decay moves though they have no gradient. Call before saving."""
+        if not self.frozen:
+            return
         weight = self.model.get_input_embeddings().get_parameter("weight")
         self.frozen_Ed = self.frozen_Ed.to(weight.device)
         if not torch.equal(weight[self.frozen], self.frozen_Ed):
@@ -204,6 +209,22 @@ def codi_batches(
     return batch
 
 
+def refuse_long(chains: Sequence[Chain], config: CodiConfig, ends: int, context: int) -> None:
+    """Raises `DataError`, with the first lessons that offend, where a text is longer than the model holds.
+
+    `ends` counts the tokens around the thoughts. Learned positions would fail without a name, rotary ones not at all.
+    """
+    thought = ends + config.thoughts
+    lengths = [max(in_words(row, config).length, len(row.prompt) + thought + len(row.answer)) for row in chains]
+    long = [f"{row.problem} ({length})" for row, length in zip(chains, lengths, strict=True) if length > context]
+    if long:
+        more = f" and {len(long) - SHOWN} more" if len(long) > SHOWN else ""
+        raise DataError(
+            f"lesson {', '.join(long[:SHOWN])}{more}: longer, with its steps or its thoughts, than the "
+            f"{context} tokens that the model holds: choose a model with a longer context, or leave such problems out"
+        )
+
+
 def in_words(row: Chain, config: CodiConfig) -> Example:
     """What the teacher reads, its loss on all that follows the question."""
     steps = row.steps[:-1] if config.drop_last_step else row.steps
@@ -246,7 +267,5 @@ def _before_values(rows: Sequence[Chain], texts: Sequence[Example]) -> list[int]
 
 
 def right_padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
-    filled_BT = torch.full((len(rows), max(map(len, rows))), fill)
-    for i, row in enumerate(rows):
-        filled_BT[i, : len(row)] = torch.tensor(row)
-    return filled_BT
+    texts = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=fill)
