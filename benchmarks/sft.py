@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/sft.py [--quick]    (--quick: 60 updates, no claim about the loss)
 
 Two scratch Llamas from the same initial weights, on the same lessons in tokens, with the same batch, precision
-(bfloat16 autocast), optimizer and schedule. TRL is first timed in each of its ways and trains to the end in the fastest; losses are compared after the
-same updates, for which it is given our batches in our order. The wide model learns recorded SVAMP rationales if
-STILLROOM_DATA holds them, else abacus lessons too.
+(bfloat16 autocast), optimizer and schedule. TRL is first timed in each of its ways and trains to the end in the
+fastest; losses are compared after the same updates, for which it is given our batches in our order. The wide model
+learns recorded SVAMP rationales if STILLROOM_DATA holds them, else abacus lessons too.
 """
 
 import copy

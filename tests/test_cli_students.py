@@ -148,14 +148,15 @@ def test_the_plan_tells_what_each_student_takes(here: Path) -> None:
     assert "8 rows of 64 tokens in float32, lora; smallest usual GPU 8 GB" in said.output
     assert not (here / "store").exists()
     said = stillroom("run", "abacus-small", "--dry-run")
-    assert said.output.count("memory of ") == 3
+    assert said.output.count("memory of ") == 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["train", "{here}/model", "{here}/none.jsonl"], "no such file; expected JSON lines with `prompt`"),
-        (["train", "{here}/nothing", "{here}/lessons.jsonl"], "there is no such folder here"),
+        (["train", "{here}/nothing", "{here}/lessons.jsonl"], "nothing: no such folder"),
+        (["train", "no/such", "{here}/lessons.jsonl"], "there is no such folder here, so it was looked for on the hub"),
         (["train", "{here}/model", "{here}/lessons.jsonl", "fit.epoch=1"], "did you mean 'fit.epochs'"),
         (
             ["train", "{here}/model", "{here}/lessons.jsonl", "--adapter", "dora"],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stillroom import __version__
-from stillroom.errors import UsageError
+from stillroom.errors import DataError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,15 +42,27 @@ def copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def refuse_existing(target: Path | None) -> None:
+    if target is not None and target.exists():
+        raise DataError(f"{target} exists; remove it, or name another folder")
+
+
+def student_folder(name: str) -> Path:
+    """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short."""
+    found = [] if Path(name).is_dir() else sorted(store_root().glob(f"{name}*/"))
+    return found[0] if len(found) == 1 else Path(name)
+
+
 def copy_student(source: Path, target: Path) -> Path:
-    """A student's folder for use elsewhere, without the store's manifest; it appears whole or not at all."""
+    """A student's folder for use elsewhere, with its card; it appears whole or not at all."""
     from stillroom.files import folder_atomic
+    from stillroom.pipeline.cards import CARD, card_of
     from stillroom.students.folders import settle_origin
 
-    if target.exists():
-        raise UsageError(f"{target} exists; remove it, or name another folder (the student is kept in {source})")
+    refuse_existing(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomic(target) as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json", "partial"))
         settle_origin(folder, source)
+        (folder / CARD).write_text(card_of(source), encoding="utf-8")
     return target

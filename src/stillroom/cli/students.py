@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import app, copy_student, emit, store_root
+from stillroom.cli.app import app, copy_student, emit, refuse_existing, store_root, student_folder
 from stillroom.errors import UsageError, unknown
 
 
@@ -37,6 +37,7 @@ def train(
     from stillroom.recipes import Settings
     from stillroom.store import Store
 
+    refuse_existing(output)
     plan = one_student(base, lessons, settings or [], adapter, teacher, style, trust_remote_code)
     store = Store(store_root())
     if dry_run:
@@ -49,7 +50,7 @@ def train(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A student's folder.")],
+    model: Annotated[str, typer.Argument(help="A student's folder, or its name in the store.")],
     task: Annotated[str, typer.Option(help="A task's name, or a file of questions (.jsonl).")],
     thoughts: Annotated[str, typer.Option(help="Numbers of thoughts, `off`, `swapped`: 6,0.")],
     limit: Annotated[int | None, typer.Option("-n", "--limit", min=1, help="The first N test problems only.")] = None,
@@ -70,9 +71,9 @@ def evaluate(
     from stillroom.students import load
 
     problems = test_problems(task)[:limit]
-    student = load(model, str(use(device, 2))).plain()
+    student = load(student_folder(model), str(use(device, 2))).plain()
     names = [name.strip() for name in thoughts.split(",")]
-    asked = thinking.ask(student, problems, names, EvaluateConfig(new_tokens=new_tokens), str(model))
+    asked = thinking.ask(student, problems, names, EvaluateConfig(new_tokens=new_tokens), model)
     result = thinking.compared(problems, asked)
     if output is not None:
         write_json(output, result)
@@ -120,7 +121,7 @@ def import_(
 def export(
     lessons: Annotated[
         list[str],
-        typer.Argument(metavar="WHAT...", help="NAME=FOLDER of `lessons` for each cell; or a student's folder."),
+        typer.Argument(metavar="WHAT...", help="NAME=FOLDER of `lessons` for each cell; or a student."),
     ],
     *,
     to: Annotated[str | None, typer.Option(help="Lessons for trl or llama-factory.")] = None,
@@ -143,7 +144,7 @@ def export(
     if merged:
         from stillroom.pipeline.cards import export_student
 
-        export_student(Path(lessons[0]), output)
+        export_student(student_folder(lessons[0]), output)
         emit(str(output))
         return
     if to not in ("trl", "llama-factory"):

@@ -11,19 +11,27 @@ from stillroom.store import MANIFEST, Manifest, Store
 from stillroom.students.exporting import card, export_merged
 from stillroom.students.folders import keep_beside, load, load_manner, origin_of
 
+CARD = "README.md"
+
 
 def export_student(folder: Path, target: Path) -> None:
     """Write a student's folder as a plain model with its card; it stays a student's folder of its own.
 
     Raises `DataError` for a folder that is none.
     """
-    source = origin_of(folder, load_manner(folder)).source
+    told = card_of(folder)
     student = load(folder).plain()
-    export_merged(student.model, student.tokenizer, target, _card(folder, source), partial(keep_beside, student))
+    export_merged(student.model, student.tokenizer, target, told, partial(keep_beside, student))
 
 
-def _card(folder: Path, source: str) -> str:
-    """From the manifests of the student and of all that it was made from, where the folder stands in a store."""
+def card_of(folder: Path) -> str:
+    """From the manifests of the student and of all that it was made from, where the folder stands in a store.
+
+    A folder that was copied out of a store brings the card that it was given then.
+    """
+    source = origin_of(folder, load_manner(folder)).source
+    if not (folder / MANIFEST).is_file() and (folder / CARD).is_file():
+        return (folder / CARD).read_text(encoding="utf-8")
     trail = dict(_trail(folder))
     own = trail.get("student")
     told: dict[str, Any] = {

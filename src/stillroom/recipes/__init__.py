@@ -38,7 +38,7 @@ class StudentEntry(Config):
     gkd: GkdConfig | None = None
     """Learn from a teacher's distribution, token by token."""
     codi: CodiConfig | None = None
-    """Think in vectors (CODI), with the variant `latent`; with `thoughts: 0` and pauses its supervision alone."""
+    """Think in vectors (CODI), with the variant `latent`; with `filler: true` its supervision alone, on pauses."""
     twin_of: str | None = None
     """The student from which this one differs by its seed alone: a null for lenses, left out of the comparisons."""
 

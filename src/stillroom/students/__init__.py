@@ -1,10 +1,9 @@
 """Students: any causal language model, taught by one set of lessons and kept with what is needed to ask it that way."""
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
 from pydantic import Field
 from torch import nn
 
@@ -96,18 +95,18 @@ def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
     home = at.parents["base"]
     base = load(home, device, quantised=config.adapter.name == "qlora")
     model, tokenizer = base.model, base.tokenizer
-    thinks = config.codi is not None and config.codi.thoughts > 0
-    needed = [PAUSE] * bool(config.pauses) + [BEGIN, END] * thinks
+    pauses = config.codi.thoughts if config.codi and config.codi.filler else config.pauses
+    thinks = config.codi is not None and config.codi.steps > 0
+    needed = [PAUSE] * bool(pauses) + [BEGIN, END] * thinks
     fresh = [token for token in needed if token not in tokenizer.get_vocab()]
     if fresh:
         add_tokens(model, tokenizer, fresh)
-    changes: dict[str, object] = {"pauses": config.pauses, "prefix": config.prefix, "origin": None}
+    changes: dict[str, object] = {"pauses": pauses, "prefix": config.prefix, "origin": None}
     made = None
     if config.codi is not None and thinks:
-        changes["thoughts"] = Thoughts(count=config.codi.thoughts, projected=config.codi.projection)
-        if config.codi.projection:
-            torch.manual_seed(config.fit.seed)
-            made = codi.projection(int(model.config.get_text_config().hidden_size)).to(device)
+        made = codi.projection(config.codi, int(model.config.get_text_config().hidden_size), config.fit.seed)
+        made = made.to(device) if made is not None else None
+        changes["thoughts"] = Thoughts(count=config.codi.thoughts, projected=made is not None)
     if config.adapter.name != "full":
         origin = base.manner.origin or Origin(source=f"../../base/{home.name}")
         changes |= {"origin": origin, "quantised": config.adapter.name == "qlora"}
@@ -120,6 +119,8 @@ def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
 def _objective(student: Student, config: StudentConfig, at: Workplace, device: str) -> nn.Module:
     if config.gkd is None:
         return SftObjective(student.model, config.terms)
+    if config.fit.packing:
+        raise UsageError(f"{at.name}: gkd learns row by row, so its rows cannot be packed: set fit.packing=false")
     teacher = load(at.parents["teacher"], device)
     refuse_other_vocabulary(student.tokenizer, teacher.tokenizer)
     if at.shard and config.gkd.share:
@@ -186,10 +187,17 @@ def _teach_thoughts(
     taught = chains(lessons, student)
     lengths = [len(ids) for ids in student.tokenizer(questions, add_special_tokens=False)["input_ids"]]
     begin, end = student.ends_of_thoughts()
+    codi.refuse_long(taught, config, len(begin) + len(end), student.context)
+    if config.filler:  # its pauses stand where thoughts would, not in its questions
+        taught = [replace(chain, prompt=chain.prompt[: -config.thoughts or None]) for chain in taught]
     pad = int(student.tokenizer.pad_token_id)
     fit_config = fit_config.settled(len(taught))
-    batches = codi.codi_batches(taught, lengths, config, begin, end, pad, fit_config.batch_size, fit_config.seed)
-    fit(codi.CodiObjective(student.model, student.projection, config), batches, fit_config, at)
+    order = fit_config.batch_size, fit_config.seed
+    pauses = student.pauses() if config.filler else []
+    batches = codi.codi_batches(taught, lengths, config, begin, end, pad, *order, pauses)
+    objective = codi.CodiObjective(student.model, student.projection, config, (*begin, *end))
+    fit(objective, batches, fit_config, at)
+    objective.hold_ends()
     if at.main:
         save(student, at.out)
         write_json(at.out / "tokens.json", token_statistics(examples))
@@ -200,6 +208,6 @@ def _by_rows(batches: Batches) -> Batches:
 
     def counted(update: int, part: int, parts: int) -> Batch:
         batch = batches(update, part, parts)
-        return dataclasses.replace(batch, counts={"gkd": len(batch.problems)})
+        return replace(batch, counts={"gkd": len(batch.problems)})
 
     return counted

@@ -1,18 +1,17 @@
-"""CODI (Shen et al. 2025, arXiv 2502.21074): one model reads the chain in words and learns to think it in vectors.
+"""CODI (Shen et al. 2025, arXiv 2502.21074): one model reads a chain in words and learns to think it in vectors.
 
     L = α CE(student) + β KD + γ CE(teacher)
 
-The teacher is the same weights on question, chain and answer; the student on question, k thoughts and answer. KD pulls
-the student's hidden states at the token before the answer's value to the teacher's, in every layer. The teacher runs
-once: its pass carries the gradient of its own loss, and a detached copy of its states is the target.
+The teacher reads question, chain and answer; the student, of the same weights, question, k thoughts and answer. KD
+draws the student's hidden states at the token before the answer's value to the teacher's, in every layer.
 
-As published: GPT-2 k 6, α β γ 1, learning rate 3e-3, 40 epochs; Llama-3.2-1B k 6, β 20, 8e-4, 10 epochs; both LoRA of
-r 128 and α 32, batch 128, the chain's last step dropped.
+The public code runs the teacher twice, leaves masks and position ids out of the thoughts' passes, and finds the value
+by the model's name; here the teacher runs once, no pass is without mask and positions, and the value's place is given.
 
-Legend: B rows, Q question positions (padded on the left), S teacher positions, A answer positions, d width, L layers.
+Legend: B rows, O rows of an update's other parts, Q question tokens, S the teacher's, A answer tokens, E tokens around
+the thoughts, K positions that predict a label, V vocabulary, d model width.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -20,131 +19,159 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from stillroom.config import Config
-from stillroom.students.batches import IGNORED, grouped
+from stillroom.errors import DataError
+from stillroom.students.batches import IGNORED, Example, grouped, padded
 from stillroom.students.chains import Chain
+from stillroom.students.sft import SHOWN
+from stillroom.students.thinking import Thinking, at, mlp, plain, without_checkpoints
 from stillroom.training import Batch, Batches
 
 DISTANCES = {"smooth_l1": functional.smooth_l1_loss, "l1": functional.l1_loss, "l2": functional.mse_loss}
 
 
 class CodiConfig(Config):
+    """The defaults are as published for GPT-2; for Llama-3.2-1B `beta` is 20 (appendix F and the code).
+
+    Published beside them: LoRA of rank 128 and alpha 32, dropout .1, AdamW with weight decay .1, cosine with 3 %
+    warm-up, batch 128, gradient clipped to 2, bfloat16; learning rate 3e-3 over 40 epochs for GPT-2, 8e-4 over 10 for
+    Llama. There the tokens around the thoughts were not taught.
+    """
+
     thoughts: int = Field(6, ge=0)
-    """How many are consumed before the answer; 0, with the student's pauses, is the filler of the same supervision."""
+    """k: how many are consumed between question and answer."""
     alpha: float = Field(1.0, ge=0)
+    """Weight of the cross-entropy of the answer after the thoughts."""
     beta: float = Field(1.0, ge=0)
+    """Weight of the distillation between hidden states; 0 leaves it out."""
     gamma: float = Field(1.0, ge=0)
+    """Weight of the cross-entropy of the chain in words and its answer."""
     distance: Literal["smooth_l1", "l1", "l2"] = "smooth_l1"
-    projection: bool = True
-    """A two-layer network and a LayerNorm between a hidden state and the thought that is made of it."""
+    projection: Literal["mlp", "none"] = "mlp"
+    """What makes a thought of a hidden state; with `none` the state is the thought."""
+    projection_width: int | None = Field(None, ge=1)
+    """Inner width of `mlp`; the model's where it is not given."""
     drop_last_step: bool = True
-    """The teacher's chain ends before its last step, which would tell it the answer."""
+    """The teacher's chain ends before its last step, which would give the answer away."""
+    teach_ends: bool = True
+    """Train the embeddings of the tokens around the thoughts; as published they stay as they are."""
+    filler: bool = False
+    """Consume k pause tokens in place of thoughts, without recurrence: the same supervision, no thinking. When asked,
+    such a student reads them with the tokens around them as part of its prompt."""
+
+    @property
+    def steps(self) -> int:
+        """How many thoughts are made of hidden states."""
+        return 0 if self.filler else self.thoughts
 
 
-def projection(width: int) -> nn.Sequential:
-    """Hidden state → thought, both of the model's width."""
-    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.LayerNorm(width))
+def projection(config: CodiConfig, width: int, seed: int) -> nn.Sequential | None:
+    """Hidden state → thought for a model of this width, or None where states are thoughts."""
+    if config.projection == "none" or not config.steps:
+        return None
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return mlp(width, config.projection_width or width)
 
 
 class CodiObjective(nn.Module):
-    """The terms `student`, `distil` and `teacher`; a thought takes a position and is seen by all that follows."""
+    """The terms `student`, `teacher` and, with β > 0, `distil`; all passes are in one forward, as FSDP wants them.
 
-    def __init__(self, model: PreTrainedModel, projection: nn.Module | None, config: CodiConfig) -> None:
+    `ends` are the tokens around the thoughts, whose embeddings stay as they are unless the config teaches them.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, projection: nn.Module | None, config: CodiConfig, ends: Sequence[int] = ()
+    ) -> None:
         super().__init__()
         self.model, self.projection, self.config = model, projection, config
+        self.frozen = [] if config.teach_ends else sorted(set(ends))
+        weight = model.get_input_embeddings().get_parameter("weight")
+        self.frozen_Ed = weight.detach()[self.frozen].clone()
+        if self.frozen and weight.requires_grad:
+            weight.register_hook(self._without_frozen)  # type: ignore[no-untyped-call]
+
+    def _without_frozen(self, grad_Vd: Tensor) -> Tensor:
+        return grad_Vd.index_fill(0, torch.tensor(self.frozen, device=grad_Vd.device), 0.0)
+
+    @torch.no_grad()
+    def hold_ends(self) -> None:
+        """Put the frozen embeddings back, which weight decay moves though they have no gradient. Call before saving."""
+        if not self.frozen:
+            return
+        weight = self.model.get_input_embeddings().get_parameter("weight")
+        self.frozen_Ed = self.frozen_Ed.to(weight.device)
+        if not torch.equal(weight[self.frozen], self.frozen_Ed):
+            weight[self.frozen] = self.frozen_Ed
 
     def forward(
         self,
         question_BQ: Tensor,
-        mask_BQ: Tensor,
-        tail_BA: Tensor,
-        tail_labels_BA: Tensor,
-        tail_at_B: Tensor,
+        length_B: Tensor,
+        answer_BA: Tensor,
+        labels_BK: Tensor,
+        value_at_B: Tensor,
         teacher_BS: Tensor,
-        teacher_labels_BS: Tensor,
+        teacher_labels_BK: Tensor,
+        teacher_keep_K: Tensor,
         teacher_at_B: Tensor,
-        keep_K: Tensor,
+        others_OS: Tensor | None = None,
+        others_at_O: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        config = self.config
-        told = self.model(
-            input_ids=teacher_BS, output_hidden_states=config.beta > 0, logits_to_keep=keep_K, use_cache=False
-        )
-        terms = {"teacher": config.gamma * _ce(told.logits, teacher_labels_BS[:, keep_K + 1])}
-        thought = think(self.model, self.projection, question_BQ, mask_BQ, config.thoughts)
-        answered = thought.go_on(self.model, tail_BA, output_hidden_states=config.beta > 0)
-        terms["student"] = config.alpha * _ce(answered.logits, tail_labels_BA)
-        if config.beta:
-            pairs = zip(told.hidden_states, answered.hidden_states, strict=True)
-            distances = [self.distance(_at(t, teacher_at_B), _at(s, tail_at_B)) for t, s in pairs]
-            terms["distil"] = config.beta * torch.stack(distances).mean()
+        """What `codi_batches` makes → the weighted terms, each a mean: over labels in nats, and over rows."""
+        config, distils = self.config, self.config.beta > 0
+        self.hold_ends()
+        model: Any = plain(self.model)
+        told = model(input_ids=teacher_BS, logits_to_keep=teacher_keep_K, output_hidden_states=distils, use_cache=False)
+        with without_checkpoints(model):
+            thinking = Thinking(model, question_BQ, length_B, config.steps)
+            thinking.think(self.projection)
+            answered = thinking.answer(answer_BA, labels_BK.shape[1], distils)
+        terms = {
+            "student": config.alpha * _cross_entropy(answered.logits, labels_BK),
+            "teacher": config.gamma * _cross_entropy(told.logits, teacher_labels_BK),
+        }
+        if distils:
+            targets = [at(states_BSd, teacher_at_B).detach().float() for states_BSd in told.hidden_states]
+            spread_by = targets if others_OS is None else self._widened(model, targets, others_OS, others_at_O)
+            ends = answer_BA.shape[1] + 1 - labels_BK.shape[1]
+            own = [at(states_BAd, ends + value_at_B).float() for states_BAd in answered.hidden_states]
+            terms["distil"] = config.beta * distillation(own, targets, spread_by, config.distance)
         return terms
 
-    def distance(self, teacher_Bd: Tensor, student_Bd: Tensor) -> Tensor:
-        """Of one layer's states, in units of the spread of the teacher's over the batch."""
-        target_Bd = teacher_Bd.detach().float()
-        return DISTANCES[self.config.distance](student_Bd.float(), target_Bd) / target_Bd.std().clamp(min=1e-6)
+    @torch.no_grad()
+    def _widened(
+        self, model: Any, targets: list[Tensor], others_OS: Tensor, others_at_O: Tensor | None
+    ) -> list[Tensor]:
+        """The targets of the whole update, whose spread no part knows alone: read in as many rows at once as a part."""
+        assert others_at_O is not None
+        body, found = model.base_model, [targets]
+        size = len(targets[0])
+        for ids_BS, at_B in zip(torch.split(others_OS, size), torch.split(others_at_O, size), strict=True):
+            states = body(input_ids=ids_BS, output_hidden_states=True, use_cache=False).hidden_states
+            found.append([at(states_BSd, at_B).float() for states_BSd in states])
+        return [torch.cat(layer) for layer in zip(*found, strict=True)]
 
 
-@dataclasses.dataclass
-class Thinking:
-    """A batch that has read its questions and thought so far."""
+def distillation(
+    own: Sequence[Tensor], targets: Sequence[Tensor], spread_by: Sequence[Tensor], distance: str
+) -> Tensor:
+    """L_KD: the mean over layers (the embeddings among them), rows and coordinates of a distance between hidden states.
 
-    cache: Any
-    mask_BT: Tensor
-    hidden_Bd: Tensor
-
-    def go_on(self, model: PreTrainedModel, tail_BA: Tensor, output_hidden_states: bool) -> Any:
-        """One pass over what follows; the rows' padding on its right is seen by no token that counts."""
-        mask_BT = torch.cat([self.mask_BT, torch.ones_like(tail_BA)], 1)
-        return model(
-            input_ids=tail_BA,
-            attention_mask=mask_BT,
-            position_ids=positions(mask_BT)[:, -tail_BA.shape[1] :],
-            past_key_values=self.cache,
-            use_cache=True,
-            output_hidden_states=output_hidden_states,
-        )
+    Bd each. A layer's distance is divided by the standard deviation of all numbers in `spread_by`, the teacher's states
+    of the whole update; by its square for `l2`, so that every distance is free of units, as in the public code.
+    """
+    layers = []
+    for own_Bd, target_Bd, spread_Bd in zip(own, targets, spread_by, strict=True):
+        unit = spread_Bd.std() ** (2 if distance == "l2" else 1)
+        layers.append(DISTANCES[distance](own_Bd, target_Bd) / unit)
+    return torch.stack(layers).mean()
 
 
-def think(
-    model: PreTrainedModel, projection: nn.Module | None, question_BQ: Tensor, mask_BQ: Tensor, thoughts: int
-) -> Thinking:
-    """Read the questions, then consume `thoughts` thoughts one after the other, with gradients through all of them."""
-    mask_BT, inputs = mask_BQ, {"input_ids": question_BQ}
-    cache = DynamicCache(config=model.config.get_text_config())
-    for step in range(thoughts + 1):
-        length = next(iter(inputs.values())).shape[1]
-        out = model(
-            **inputs,
-            attention_mask=mask_BT,
-            position_ids=positions(mask_BT)[:, -length:],
-            past_key_values=cache,
-            use_cache=True,
-            output_hidden_states=True,
-            logits_to_keep=1,
-        )
-        hidden_Bd = out.hidden_states[-1][:, -1]
-        if step < thoughts:
-            thought_Bd = hidden_Bd if projection is None else projection(hidden_Bd)
-            inputs = {"inputs_embeds": thought_Bd[:, None]}
-            mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
-    return Thinking(cache, mask_BT, hidden_Bd)
-
-
-def positions(mask_BT: Tensor) -> Tensor:
-    """Each position's number among those that are no padding."""
-    return (mask_BT.cumsum(1) - 1).clamp(min=0)
-
-
-def _ce(logits_BAV: Tensor, labels_BA: Tensor) -> Tensor:
-    """Mean negative log-likelihood of `labels`, each of which stands at the position that predicts it."""
-    return functional.cross_entropy(logits_BAV.float().flatten(0, 1), labels_BA.flatten(), ignore_index=IGNORED)
-
-
-def _at(states_BTd: Tensor, at_B: Tensor) -> Tensor:
-    return states_BTd[torch.arange(len(at_B), device=at_B.device), at_B]
+def _cross_entropy(logits_BKV: Tensor, labels_BK: Tensor) -> Tensor:
+    return functional.cross_entropy(logits_BKV.float().flatten(0, 1), labels_BK.flatten(), ignore_index=IGNORED)
 
 
 def codi_batches(
@@ -156,67 +183,89 @@ def codi_batches(
     pad: int,
     batch_size: int,
     seed: int,
+    pauses: Sequence[int] = (),
 ) -> Batches:
-    """Batches of chains, grouped by question length; `begin` and `end` are the tokens around the thoughts."""
+    """Batches grouped by *question* length, as those of other students are, so that all see the same problems.
+
+    `begin` and `end` are the tokens around the thoughts, `pauses` the k that a filler consumes. With β > 0 an update in
+    several parts costs each of them the teacher's pass over the other parts' rows, without gradients.
+    """
+    assert len(pauses) == config.thoughts * config.filler, "a filler has as many pauses as it would have thoughts"
     rows_of = grouped(question_lengths, batch_size, seed)
 
     def batch(update: int, part: int, parts: int) -> Batch:
         numbers = rows_of(update)
-        rows = [chains[i] for i in numbers[part * len(numbers) // parts : (part + 1) * len(numbers) // parts]]
-        tensors = student_tensors(rows, begin, end, pad) | teacher_tensors(rows, config.drop_last_step, pad)
-        labels = {name: int((tensors[f"{key}_labels_B{axis}"] != IGNORED).sum()) for name, key, axis in TERMS}
-        counts = {"teacher": labels["teacher"], "student": labels["student"]}
-        return Batch(
-            tensors, counts | ({"distil": len(rows)} if config.beta else {}), tuple(row.problem for row in rows)
-        )
+        first, last = part * len(numbers) // parts, (part + 1) * len(numbers) // parts
+        rows = [chains[i] for i in numbers[first:last]]
+        texts = [in_words(row, config) for row in rows]
+        counts = {"student": sum(len(row.answer) for row in rows), "teacher": sum(text.labels for text in texts)}
+        tensors = student_tensors(rows, [*begin, *pauses], end, pad) | teacher_tensors(rows, texts, pad)
+        if config.beta:
+            counts["distil"] = len(rows)
+            others = [chains[i] for i in [*numbers[:first], *numbers[last:]]]
+            tensors |= others_tensors(others, [in_words(row, config) for row in others], pad) if others else {}
+        return Batch(tensors, counts, tuple(row.problem for row in rows))
 
     return batch
 
 
-TERMS = (("teacher", "teacher", "S"), ("student", "tail", "A"))
+def refuse_long(chains: Sequence[Chain], config: CodiConfig, ends: int, context: int) -> None:
+    """Raises `DataError`, with the first lessons that offend, where a text is longer than the model holds.
+
+    `ends` counts the tokens around the thoughts. Learned positions would fail without a name, rotary ones not at all.
+    """
+    thought = ends + config.thoughts
+    lengths = [max(in_words(row, config).length, len(row.prompt) + thought + len(row.answer)) for row in chains]
+    long = [f"{row.problem} ({length})" for row, length in zip(chains, lengths, strict=True) if length > context]
+    if long:
+        more = f" and {len(long) - SHOWN} more" if len(long) > SHOWN else ""
+        raise DataError(
+            f"lesson {', '.join(long[:SHOWN])}{more}: longer, with its steps or its thoughts, than the "
+            f"{context} tokens that the model holds: choose a model with a longer context, or leave such problems out"
+        )
+
+
+def in_words(row: Chain, config: CodiConfig) -> Example:
+    """What the teacher reads, its loss on all that follows the question."""
+    steps = row.steps[:-1] if config.drop_last_step else row.steps
+    told = [*row.opening, *(token for step in steps for token in step), *row.closing, *row.answer]
+    return Example(row.problem, row.prompt, told)
 
 
 def student_tensors(rows: Sequence[Chain], begin: Sequence[int], end: Sequence[int], pad: int) -> dict[str, Tensor]:
-    """Questions padded on the left, and what follows the thoughts padded on the right.
-
-    The tail begins with a token that predicts the answer's first: `end`, or where there is none the question's last.
-    """
-    heads = [[*row.prompt, *begin] for row in rows]
-    ends = [list(end) or head[-1:] for head in heads]
-    heads = [head if end else head[:-1] for head in heads]
-    longest = max(map(len, heads))
-    tail = max(len(stop) + len(row.answer) for stop, row in zip(ends, rows, strict=True)) - 1
-    question_BQ, mask_BQ = torch.full((len(rows), longest), pad), torch.zeros(len(rows), longest, dtype=torch.long)
-    tail_BA, labels_BA = torch.full((len(rows), tail), pad), torch.full((len(rows), tail), IGNORED)
-    for i, (head, stop, row) in enumerate(zip(heads, ends, rows, strict=True)):
-        question_BQ[i, longest - len(head) :] = torch.tensor(head)
-        mask_BQ[i, longest - len(head) :] = 1
-        text = [*stop, *row.answer]
-        tail_BA[i, : len(text) - 1] = torch.tensor(text[:-1])
-        labels_BA[i, len(stop) - 1 : len(text) - 1] = torch.tensor(row.answer)
-    at = [len(stop) + row.value_at - 1 for stop, row in zip(ends, rows, strict=True)]
+    """What stands before the thoughts and what follows them; a label's token stands one place before its label."""
+    questions = [[*row.prompt, *begin] for row in rows]
     return {
-        "question_BQ": question_BQ, "mask_BQ": mask_BQ, "tail_BA": tail_BA, "tail_labels_BA": labels_BA,
-        "tail_at_B": torch.tensor(at),
-    }  # fmt: skip
+        "question_BQ": right_padded(questions, pad),
+        "length_B": torch.tensor([len(question) for question in questions]),
+        "answer_BA": right_padded([[*end, *row.answer[:-1]] for row in rows], pad),
+        "labels_BK": right_padded([row.answer for row in rows], IGNORED),
+        "value_at_B": torch.tensor([row.value_at for row in rows]),
+    }
 
 
-def teacher_tensors(rows: Sequence[Chain], drop_last_step: bool, pad: int) -> dict[str, Tensor]:
-    """The whole chain in words, padded on the right; labels are all that follows the question."""
-    texts = [
-        [*row.opening, *(token for step in row.steps[: -1 if drop_last_step else None] for token in step), *row.closing]
-        for row in rows
-    ]
-    longest = max(len(row.prompt) + len(text) + len(row.answer) for row, text in zip(rows, texts, strict=True))
-    teacher_BS, labels_BS = torch.full((len(rows), longest), pad), torch.full((len(rows), longest), IGNORED)
-    at = []
-    for i, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        whole, start = [*row.prompt, *text, *row.answer], len(row.prompt)
-        teacher_BS[i, : len(whole)] = torch.tensor(whole)
-        labels_BS[i, start : len(whole)] = torch.tensor(whole[start:])
-        at.append(start + len(text) + row.value_at - 1)
-    first = min(len(row.prompt) for row in rows)
+def teacher_tensors(rows: Sequence[Chain], texts: Sequence[Example], pad: int) -> dict[str, Tensor]:
+    tensors = padded(texts, pad)
     return {
-        "teacher_BS": teacher_BS, "teacher_labels_BS": labels_BS, "teacher_at_B": torch.tensor(at),
-        "keep_K": torch.arange(first - 1, longest - 1),
-    }  # fmt: skip
+        "teacher_BS": tensors["input_ids_BT"],
+        "teacher_labels_BK": tensors["labels_BK"],
+        "teacher_keep_K": tensors["keep_K"],
+        "teacher_at_B": torch.tensor(_before_values(rows, texts)),
+    }
+
+
+def others_tensors(rows: Sequence[Chain], texts: Sequence[Example], pad: int) -> dict[str, Tensor]:
+    """Rows that are read for their targets alone, and no further."""
+    places = _before_values(rows, texts)
+    whole = [[*text.prompt, *text.completion][: at + 1] for text, at in zip(texts, places, strict=True)]
+    return {"others_OS": right_padded(whole, pad), "others_at_O": torch.tensor(places)}
+
+
+def _before_values(rows: Sequence[Chain], texts: Sequence[Example]) -> list[int]:
+    """The teacher's place of the last token that leads to the answer's value."""
+    return [text.length - len(row.answer) + row.value_at - 1 for row, text in zip(rows, texts, strict=True)]
+
+
+def right_padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+    texts = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=fill)

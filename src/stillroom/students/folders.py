@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -29,12 +28,12 @@ from stillroom.quantised import four_bits
 from stillroom.students import adapters
 from stillroom.students.prompts import Style, prompts_ids, stop_ids
 from stillroom.students.scratch import PAUSE
+from stillroom.students.thinking import load_projection, save_projection
 from stillroom.students.thoughts import Thinker
 from stillroom.students.tokens import hold
 
 ADAPTER = "adapter_config.json"
 MANNER = "student.json"
-PROJECTION = "projection.safetensors"
 BEGIN, END = "<bot>", "<eot>"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -83,7 +82,7 @@ class Student:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     manner: Manner
-    projection: nn.Module | None = None
+    projection: nn.Sequential | None = None
     """What makes a thought of a hidden state; None where the state itself is the thought."""
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
@@ -133,7 +132,7 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
     """The origin's model. Raises `DataError` for a folder that is no model's, pickled weights, or code not trusted."""
     folder = Path(origin.source)
     if folder.is_dir():
-        _refuse(folder, origin)
+        refuse_folder(folder, origin)
     settings: dict[str, Any] = {"quantization_config": four_bits(device)} if manner.quantised else {}
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -151,7 +150,8 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
     return model if manner.quantised else model.to(device)  # type: ignore[arg-type]
 
 
-def _refuse(folder: Path, origin: Origin) -> None:
+def refuse_folder(folder: Path, origin: Origin) -> None:
+    """Raise `DataError` for a folder that is no model's, whose weights are pickled, or whose code is not trusted."""
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no config.json, so this is no model's folder")
     if not list(folder.glob("*.safetensors")):
@@ -202,7 +202,7 @@ def save(student: Student, folder: Path, weights: Mapping[str, Tensor] | None = 
 
 def keep_projection(student: Student, folder: Path) -> None:
     if student.projection is not None:
-        save_file(student.projection.state_dict(), folder / PROJECTION)
+        save_projection(student.projection, folder)
 
 
 def keep_beside(student: Student, folder: Path) -> None:
@@ -249,18 +249,8 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False) -> Student:
     if (folder / ADAPTER).exists():
         model = adapters.with_adapter(model, folder)
     model.eval()
-    made = None
-    if manner.thoughts is not None and manner.thoughts.projected:
-        made = projection(load_file(folder / PROJECTION)).to(device)
-    return Student(model, tokenizer, manner, made)
-
-
-def projection(weights: Mapping[str, Tensor]) -> nn.Module:
-    """Hidden state → thought: a two-layer network and a LayerNorm (CODI's `prj`), ready to be asked."""
-    (inner, width), made = weights["0.weight"].shape, None
-    made = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width), nn.LayerNorm(width))
-    made.load_state_dict(dict(weights))
-    return made.eval()
+    thinks = manner.thoughts is not None and manner.thoughts.projected
+    return Student(model, tokenizer, manner, load_projection(folder, device) if thinks else None)
 
 
 def origin_of(folder: Path, manner: Manner) -> Origin:

@@ -5,9 +5,10 @@ from typing import Literal
 
 from transformers import AutoConfig
 
+from stillroom.errors import DataError
 from stillroom.files import sha256
 from stillroom.store import Workplace
-from stillroom.students.folders import Manner, Origin, keep, open_tokenizer, unopened
+from stillroom.students.folders import Manner, Origin, keep, open_tokenizer, refuse_folder, unopened
 from stillroom.students.prompts import Style
 from stillroom.students.tokens import check_matches, settle_padding
 from stillroom.training import FitConfig
@@ -52,6 +53,10 @@ def make_pretrained(config: Pretrained, at: Workplace) -> None:
     """Stage `base` for a pretrained model: its tokenizer, made ready, and where its weights stand."""
     local = Path(config.source).is_dir()
     origin = Origin.model_validate(config.model_dump(include=set(Origin.model_fields)))
+    if local:
+        refuse_folder(Path(config.source), origin)
+    elif config.source.startswith((".", "/", "~")):
+        raise DataError(f"{config.source}: no such folder")
     tokenizer = open_tokenizer(origin)
     try:
         shape = AutoConfig.from_pretrained(

@@ -21,10 +21,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from stillroom.errors import DataError, UsageError, unknown
 from stillroom.files import folder_atomic
-from stillroom.students import adapters, codi
+from stillroom.students import adapters
 from stillroom.students.adapters import AdapterConfig
 from stillroom.students.folders import BEGIN, END, Manner, Origin, Student, Thoughts, open_tokenizer, save
 from stillroom.students.importing import WEIGHTS, first_of, read_tensors, reason_of
+from stillroom.students.thinking import mlp
 from stillroom.students.tokens import check_matches, size_of
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _tokenizer(folder: Path, shape: Architecture, name: str) -> PreTrainedTokeni
     return words
 
 
-def _skeleton(shape: Architecture, words: PreTrainedTokenizerBase) -> tuple["PeftModel", nn.Module]:
+def _skeleton(shape: Architecture, words: PreTrainedTokenizerBase) -> tuple["PeftModel", nn.Sequential]:
     """Model in its wrapper, and projection, without weights: their names are the published ones."""
     ends = {f"{end}_token_id": getattr(words, f"{end}_token_id") for end in ("pad", "bos", "eos")}
     numbers = {**shape.numbers, "vocab_size": shape.numbers["vocab_size"] + 3}
@@ -148,7 +149,7 @@ def _skeleton(shape: Architecture, words: PreTrainedTokenizerBase) -> tuple["Pef
     with init_empty_weights(include_buffers=False):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         wrapped: Any = adapters.attach(model, shape.adapter, grown=False)
-        projection = codi.projection(config.hidden_size)
+        projection = mlp(config.hidden_size, config.hidden_size)
     return wrapped.eval(), projection.eval()
 
 

@@ -1,0 +1,112 @@
+"""Thinking with gradients: what `students.thoughts` computes when a student is asked, in passes that can be trained.
+
+Legend: B rows, Q question tokens, A tokens after the thoughts, T columns of the cache, d model width.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedModel
+
+from stillroom.errors import DataError
+
+PROJECTION = "projection.safetensors"
+
+
+def mlp(width: int, inner: int) -> nn.Sequential:
+    """The published network from a hidden state to a thought."""
+    return nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width), nn.LayerNorm(width))
+
+
+def save_projection(made: nn.Sequential, folder: Path) -> None:
+    """Write it beside the student's weights, as `projection.safetensors`."""
+    save_file(made.state_dict(), folder / PROJECTION)
+
+
+def load_projection(folder: Path, device: str = "cpu") -> nn.Sequential:
+    """The projection of a student's folder, ready to be asked: found by its name, its widths by its tensors' shapes.
+
+    Raises `DataError` where there is none: a student without one must not be asked for it.
+    """
+    if not (folder / PROJECTION).is_file():
+        raise DataError(f"{folder}: no {PROJECTION}, without which this student cannot think; copy the whole folder")
+    weights = load_file(folder / PROJECTION)
+    inner, width = weights["0.weight"].shape
+    made = mlp(width, inner).to(weights["0.weight"].dtype)
+    made.load_state_dict(weights)
+    return made.to(device).eval()
+
+
+class Thinking:
+    """A batch of questions that are being thought about, with gradients through every pass and through the cache.
+
+    Questions are padded on the right, where no token of theirs sees the padding; what comes later is kept from seeing
+    it by the mask, and counts its positions from its own question's end. `bridge_Bd` is the newest input, not yet
+    consumed: the thought made last (`thoughts` has all) or, without any, the embedding of the question's last token.
+    """
+
+    def __init__(self, model: Any, question_BQ: Tensor, length_B: Tensor, steps: int) -> None:
+        self.model, self.steps = model, steps
+        self.embed = model.get_input_embeddings()
+        self.cache = DynamicCache()
+        hidden_BQd = model.base_model(input_ids=question_BQ, past_key_values=self.cache, use_cache=True)[0]
+        self.hidden_Bd = at(hidden_BQd, length_B - 1)
+        self.next_B = length_B if steps else length_B - 1
+        self.seen_BT = torch.arange(question_BQ.shape[1], device=length_B.device) < self.next_B[:, None]
+        self.bridge_Bd = self.embed(at(question_BQ, length_B - 1))
+        self.thoughts: list[Tensor] = []
+
+    def think(self, projection: nn.Module | None) -> None:
+        """Make every thought and consume all but the last, which `answer` reads in one pass with what follows it."""
+        for step in range(self.steps):
+            if step:
+                self.hidden_Bd = self.model.base_model(**self._inputs(self.bridge_Bd[:, None]))[0][:, 0]
+            thought_Bd = self.hidden_Bd if projection is None else projection(self.hidden_Bd)
+            self.bridge_Bd = thought_Bd.to(self.bridge_Bd.dtype)
+            self.thoughts.append(self.bridge_Bd)
+
+    def answer(self, answer_BA: Tensor, labels: int, hidden_states: bool) -> Any:
+        """The model's output over the bridge and the answer, with logits at its last `labels` positions."""
+        inputs_BAd = torch.cat([self.bridge_Bd[:, None], self.embed(answer_BA)], 1)
+        return self.model(**self._inputs(inputs_BAd), logits_to_keep=labels, output_hidden_states=hidden_states)
+
+    def _inputs(self, inputs_BAd: Tensor) -> dict[str, Any]:
+        """Of one more pass: everything in it is seen by what comes after it."""
+        count = inputs_BAd.shape[1]
+        self.seen_BT = functional.pad(self.seen_BT, (0, count), value=True)
+        positions_BA = self.next_B[:, None] + torch.arange(count, device=self.next_B.device)
+        self.next_B = self.next_B + count
+        return {
+            "inputs_embeds": inputs_BAd, "attention_mask": self.seen_BT, "position_ids": positions_BA,
+            "past_key_values": self.cache, "use_cache": True,
+        }  # fmt: skip
+
+
+def plain(model: Any) -> PreTrainedModel:
+    """The transformers model itself: an adapter works inside its layers, whoever calls them."""
+    inner: PreTrainedModel = model if isinstance(model, PreTrainedModel) else model.get_base_model()
+    return inner
+
+
+@contextmanager
+def without_checkpoints(model: nn.Module) -> Iterator[None]:
+    """Keep activations, even where the model recomputes them: layers that do so drop the cache and only log it."""
+    layers: list[Any] = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    try:
+        for layer in layers:
+            layer.gradient_checkpointing = False
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = True
+
+
+def at(values_BT: Tensor, at_B: Tensor) -> Tensor:
+    """One position of every row."""
+    return values_BT[torch.arange(len(at_B), device=at_B.device), at_B]
