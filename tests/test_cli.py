@@ -63,9 +63,8 @@ def test_a_store_that_cannot_be_written_is_told_with_code_1(tmp_path: Path) -> N
 
 def test_dry_run_tells_what_is_reused_and_what_would_run(small_store: Path, tmp_path: Path) -> None:
     def fates(store: Path) -> set[str]:
-        return {
-            line.split()[0] for line in stillroom("run", "abacus-small", "--dry-run", store=store).stdout.splitlines()
-        }
+        lines = stillroom("run", "abacus-small", "--dry-run", store=store).stdout.splitlines()
+        return {line.split()[0] for line in lines if not line.startswith("memory of ")}
 
     assert fates(small_store) == {"reuse"}
     assert fates(tmp_path / "s") == {"run"}
