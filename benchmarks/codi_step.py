@@ -1,6 +1,6 @@
 """CODI: one training step beside the sum of its parts, each timed alone: no pass is made twice and none is wasted.
 
-    .venv/bin/python benchmarks/codi_step.py [--quick]      (--quick: 5 rounds in place of 25)
+    .venv/bin/python benchmarks/codi_step.py [--quick]      (--quick: a quarter of the rounds)
 
 The parts are written out by hand: the teacher's pass, the questions', six passes of one thought each, the answers', and
 the backward pass through them all. Both sides compute the same terms on the same batch, under bfloat16 autocast as in
@@ -29,7 +29,7 @@ from stillroom.students.batches import IGNORED
 from stillroom.students.chains import Chain
 from stillroom.students.codi import CodiConfig, CodiObjective, codi_batches, projection
 
-THREADS, WARMUP, BAR = 2, 3, 1.25
+THREADS, WARMUP, BAR = 2, 2, 1.25
 PAD, STOP, BOT, EOT, FIRST = 0, 1, 2, 3, 4
 
 
@@ -39,9 +39,10 @@ class Case(NamedTuple):
     heads: int
     vocabulary: int
     batch: int
+    rounds: int
 
 
-CASES = (Case(128, 4, 4, 128, 32), Case(512, 8, 8, 8000, 8))
+CASES = (Case(128, 4, 4, 128, 32, 40), Case(512, 8, 8, 8000, 8, 20))
 
 
 def chains(case: Case) -> list[Chain]:
@@ -178,7 +179,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     if os.getloadavg()[0] > 0.5:
         print(f"this machine is busy (load {os.getloadavg()[0]:.1f}): trust the ratios alone", file=sys.stderr)
-    figures = [measure(case, 5 if "--quick" in sys.argv else 25) for case in CASES]
+    figures = [measure(case, case.rounds // (4 if "--quick" in sys.argv else 1)) for case in CASES]
     for row in figures:
         verdict = "holds" if row["holds"] else "MISSED"
         print(f"{row['name']:36}{row['value']:8} quartiles {row['quartiles']} bar {row['bar']} {verdict}")
