@@ -193,3 +193,39 @@ def test_a_4_bit_student_trains_is_saved_and_is_opened_again(house, tmp_path: Pa
     answers = decode(one.model, ids.tolist(), 12, 0, one.stops)
     assert one.tokenizer.decode(answers[0].ids) == "The answer is 2."
     assert not list(folder.glob("model*.safetensors"))
+
+
+def test_what_an_adapter_starts_from_follows_the_seed_and_nothing_that_was_drawn_before(house, tmp_path: Path) -> None:
+    start = base(house, tmp_path)
+    lora = AdapterConfig(name="lora")
+    short = FIT.model_copy(update={"updates": 2})
+    torch.manual_seed(1)
+    one = taught(house, start, tmp_path / "one", adapter=lora, fit=short)
+    torch.manual_seed(2)
+    two = taught(house, start, tmp_path / "two", adapter=lora, fit=short)
+    other = taught(house, start, tmp_path / "other", adapter=lora, fit=short.model_copy(update={"seed": 5}))
+    files = [(folder / "adapter_model.safetensors").read_bytes() for folder in (one, two, other)]
+    assert files[0] == files[1] != files[2]
+
+
+def test_fewer_rows_than_an_update_asks_for_are_one_update_in_any_parts(house, tmp_path: Path) -> None:
+    start = base(house, tmp_path)
+    few = FIT.model_copy(update={"updates": 3, "batch_size": 64})
+    whole = load(taught(house, start, tmp_path / "whole", fit=few)).model.state_dict()
+    parts = taught(house, start, tmp_path / "parts", fit=few.model_copy(update={"micro_batch": 1}))
+    for name, tensor in load(parts).model.state_dict().items():
+        torch.testing.assert_close(tensor, whole[name], rtol=0, atol=1e-5)
+
+
+def test_tasks_that_are_not_those_of_the_lessons_are_refused(house, tmp_path: Path) -> None:
+    start = base(house, tmp_path)
+    with pytest.raises(UsageError, match="the lessons' tasks are ce, and `terms` weighs ce, other"):
+        taught(house, start, tmp_path / "student", terms={"ce": 1.0, "other": 0.5})
+
+
+def test_updates_counted_from_epochs_are_hand_worked() -> None:
+    settled = FitConfig(epochs=3, batch_size=64).settled(40)
+    assert (settled.updates, settled.batch_size, settled.warmup) == (3, 40, 0)
+    settled = FitConfig(epochs=2.5, batch_size=8).settled(800)
+    assert (settled.updates, settled.warmup) == (250, 25)
+    assert FitConfig(updates=7).settled(800).warmup == 50

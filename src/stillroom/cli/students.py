@@ -1,5 +1,6 @@
 """Doors to students: train, import, export."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +46,8 @@ def train(
             emit(line)
         return
     folder = running.run(plan, store, Settings(device=device))
+    if os.environ.get("RANK", "0") != "0":
+        return
     emit(str(copy_student(folder, output) if output else folder))
 
 

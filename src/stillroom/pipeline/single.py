@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from stillroom import curriculum, students
 from stillroom.config import override
-from stillroom.errors import DataError
+from stillroom.errors import DataError, UsageError
 from stillroom.files import sha256
 from stillroom.pipeline.people import pretrained
 from stillroom.store import Stage
@@ -33,6 +33,8 @@ def one_student(
         given["gkd"] = {"teacher": teacher}
     config = StudentConfig.parse(override(given, settings), "train")
     config = config.model_copy(update={"fit": founding(config.fit, config.adapter.name)})
+    if config.codi is not None:
+        raise UsageError("codi learns from lessons with their chain beside them: run a recipe with `variant: latent`")
     source = {"source": base, "style": style or _style(base), "trust_remote_code": trust_remote_code}
     start = pretrained("base", Pretrained.parse(source, "train"))
     taught = Stage(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -15,7 +16,7 @@ from stillroom.records import Lesson, Problem
 from stillroom.store import Workplace
 from stillroom.students import adapters, codi
 from stillroom.students.adapters import AdapterConfig, checkpoint_activations
-from stillroom.students.batches import Example, keeps_apart, lesson_batches
+from stillroom.students.batches import CE, Example, keeps_apart, lesson_batches
 from stillroom.students.chains import chains
 from stillroom.students.codi import CodiConfig
 from stillroom.students.folders import BEGIN, END, Manner, Origin, Student, Thoughts, load, save
@@ -92,8 +93,11 @@ def make_student(config: StudentConfig, at: Workplace) -> None:
 
 def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
     """The base as this student starts: asked in its manner, with its tokens and its adapter."""
+    torch.manual_seed(config.fit.seed)  # adapters are drawn here, whatever was drawn before
     home = at.parents["base"]
     base = load(home, device, quantised=config.adapter.name == "qlora")
+    if config.adapter.name == "full" and base.manner.dtype == "float16":
+        raise UsageError(f"{at.name}: weights in float16 lose small updates: hold them in float32, or use an adapter")
     model, tokenizer = base.model, base.tokenizer
     pauses = config.codi.thoughts if config.codi and config.codi.filler else config.pauses
     thinks = config.codi is not None and config.codi.steps > 0
@@ -119,6 +123,8 @@ def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
 def _objective(student: Student, config: StudentConfig, at: Workplace, device: str) -> nn.Module:
     if config.gkd is None:
         return SftObjective(student.model, config.terms)
+    if set(config.terms) != {CE}:
+        raise UsageError(f"{at.name}: gkd knows one task, and these lessons have {', '.join(config.terms)}")
     if config.fit.packing:
         raise UsageError(f"{at.name}: gkd learns row by row, so its rows cannot be packed: set fit.packing=false")
     teacher = load(at.parents["teacher"], device)
@@ -152,6 +158,10 @@ def _teach(
 ) -> None:
     """Fit, then save. Batches are grouped by the length of `questions`, or by the lessons' own where that is None."""
     examples = encode(lessons, student)
+    terms = {example.term for example in examples}
+    if isinstance(objective, SftObjective) and terms != set(objective.weights):
+        asked = ", ".join(sorted(objective.weights))
+        raise UsageError(f"{at.name}: the lessons' tasks are {', '.join(sorted(terms))}, and `terms` weighs {asked}")
     fit_config = fit_config.settled(len(examples))
     if fit_config.packing and not keeps_apart(student.model):
         raise UsageError(f"{at.name}: this model's attention mixes rows that are packed; set fit.packing=false")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from stillroom.errors import UsageError
 from stillroom.training import Batch, Batches
 
 IGNORED = -100
@@ -59,6 +60,13 @@ def grouped(lengths: Sequence[int], batch_size: int, seed: int) -> Callable[[int
     return lambda i: epoch(i // per_epoch)[i % per_epoch]
 
 
+def share(rows: Sequence[int], part: int, parts: int) -> Sequence[int]:
+    """The rows of one part of an update. Raises `UsageError` where there are more parts than rows."""
+    if parts > len(rows):
+        raise UsageError(f"an update of {len(rows)} rows cannot be shared out in {parts} parts: use fewer processes")
+    return rows[part * len(rows) // parts : (part + 1) * len(rows) // parts]
+
+
 def lesson_batches(
     examples: Sequence[Example],
     question_lengths: Sequence[int],
@@ -75,8 +83,7 @@ def lesson_batches(
     terms = sorted({example.term for example in examples})
 
     def batch(update: int, part: int, parts: int) -> Batch:
-        numbers = rows_of(update)
-        rows = [examples[i] for i in numbers[part * len(numbers) // parts : (part + 1) * len(numbers) // parts]]
+        rows = [examples[i] for i in share(rows_of(update), part, parts)]
         tensors = packed(rows) if packing else padded(rows, pad)
         if len(terms) > 1:
             tensors["term_B"] = torch.tensor([terms.index(row.term) for row in rows])

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from stillroom.config import Config
 from stillroom.errors import DataError
-from stillroom.students.batches import IGNORED, Example, grouped, padded
+from stillroom.students.batches import IGNORED, Example, grouped, padded, share
 from stillroom.students.chains import Chain
 from stillroom.students.sft import SHOWN
 from stillroom.students.thinking import Thinking, at, mlp, plain, without_checkpoints
@@ -196,7 +196,7 @@ def codi_batches(
     def batch(update: int, part: int, parts: int) -> Batch:
         numbers = rows_of(update)
         first, last = part * len(numbers) // parts, (part + 1) * len(numbers) // parts
-        rows = [chains[i] for i in numbers[first:last]]
+        rows = [chains[i] for i in share(numbers, part, parts)]
         texts = [in_words(row, config) for row in rows]
         counts = {"student": sum(len(row.answer) for row in rows), "teacher": sum(text.labels for text in texts)}
         tensors = student_tensors(rows, [*begin, *pauses], end, pad) | teacher_tensors(rows, texts, pad)

@@ -92,7 +92,10 @@ def restore(folder: Path, module: nn.Module, optimizer: Optimizer, rank: int = 0
         random.setstate((kind, tuple(numbers), gauss))
         np.random.set_state(tuple(generators[rank]["numpy"]))  # noqa: NPY002
         device = _device(module)
-        _set_generators(device, {name: tensors[f"{name}.{rank}"] for name in _tensors_of_generators(device)})
+        there = [
+            name for name in _tensors_of_generators(device) if f"{name}.{rank}" in tensors
+        ]  # the device may differ
+        _set_generators(device, {name: tensors[f"{name}.{rank}"] for name in there})
     return said
 
 
@@ -115,5 +118,5 @@ def _tensors_of_generators(device: torch.device) -> dict[str, Tensor]:
 
 def _set_generators(device: torch.device, states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states["rng_cpu"])
-    if device.type != "cpu":
+    if "rng_device" in states:
         torch.get_device_module(device).set_rng_state(states["rng_device"])

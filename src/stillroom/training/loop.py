@@ -75,7 +75,7 @@ class Loop:
             while self.step < self.config.updates:
                 due = time.monotonic() - saved > self.at.checkpoint_seconds
                 stop, due = self.update(bar, stopped(), due)
-                if (stop or due) and self.step < self.config.updates:
+                if stop or (due and self.step < self.config.updates):
                     self.at.check()
                     self.save()
                     saved = time.monotonic()

@@ -41,11 +41,16 @@ class FitConfig(Config):
     attention; on a CPU padding costs less."""
 
     def settled(self, rows: int) -> "FitConfig":
-        """With `updates` counted from `epochs` over so many rows, where those are given."""
+        """For so many rows: no update has more, and `updates` are counted from `epochs` where those are given.
+
+        Counted updates may be few: a tenth of them at most warms up.
+        """
+        size = min(self.batch_size, rows)
         if self.epochs is None:
-            return self
-        updates = math.ceil(self.epochs * rows / min(self.batch_size, rows))
-        return self.model_copy(update={"updates": updates, "epochs": None})
+            return self.model_copy(update={"batch_size": size})
+        updates = math.ceil(self.epochs * rows / size)
+        warmup = min(self.warmup, updates // 10)
+        return self.model_copy(update={"batch_size": size, "updates": updates, "warmup": warmup, "epochs": None})
 
 
 def learning_rate(config: FitConfig, step: int) -> float:
