@@ -36,6 +36,6 @@ def test_the_task_and_the_lens_of_the_guide_run_as_they_stand(guide: None, tmp_p
     cells = load_recipe("abacus-small", ["task={name: doubling}", "lenses={norms: {}}", *few])
     folder = run(plan("abacus-small", cells), Store(tmp_path), cells[""].settings)
     rows = pq.read_table(folder / "findings.parquet").to_pylist()
-    assert {row["subject"] for row in rows} == {"normal", "distilled", "filler"}
+    assert {row["subject"] for row in rows} == {"normal", "distilled", "filler", "latent"}
     assert all(row["nulls"][0]["name"] == "base" for row in rows)
     assert "doubles them" in (folder / "report.html").read_text()

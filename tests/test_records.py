@@ -35,7 +35,7 @@ def test_every_field_is_part_of_the_key(record: Record) -> None:
 
 
 def test_a_key_is_the_sha256_of_canonical_json() -> None:
-    text = '{"completion":"é","problem":"a","prompt":"q"}'
+    text = '{"completion":"é","problem":"a","prompt":"q","rationale":[],"term":"ce","value_at":0}'
     expected = hashlib.sha256(text.encode()).hexdigest()[:16]
     assert Lesson(problem="a", prompt="q", completion="é").key() == expected
     assert content_key(json.loads(text)) == expected

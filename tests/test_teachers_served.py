@@ -21,7 +21,7 @@ from stillroom.students import Student, load
 def served(student: Student) -> Iterator[str]:
     """The base URL of a server that answers each chat with the student's own completion of the last message."""
     turn = threading.Lock()
-    ids = {"pad": int(student.tokenizer.pad_token_id), "end": int(student.tokenizer.eos_token_id)}
+    ids = {"pad": int(student.tokenizer.pad_token_id), "ends": student.stops}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
