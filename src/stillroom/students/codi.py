@@ -89,11 +89,12 @@ class CodiObjective(nn.Module):
 
 @dataclasses.dataclass
 class Thinking:
-    """A batch that has read its questions and thought so far."""
+    """A batch that has read its questions and thought so far; `thoughts` holds what was consumed, Bd a step."""
 
     cache: Any
     mask_BT: Tensor
     hidden_Bd: Tensor
+    thoughts: list[Tensor]
 
     def go_on(self, model: PreTrainedModel, tail_BA: Tensor, output_hidden_states: bool) -> Any:
         """One pass over what follows; the rows' padding on its right is seen by no token that counts."""
@@ -109,10 +110,19 @@ class Thinking:
 
 
 def think(
-    model: PreTrainedModel, projection: nn.Module | None, question_BQ: Tensor, mask_BQ: Tensor, thoughts: int
+    model: PreTrainedModel,
+    projection: nn.Module | None,
+    question_BQ: Tensor,
+    mask_BQ: Tensor,
+    thoughts: int,
+    real_BK: Tensor | None = None,
 ) -> Thinking:
-    """Read the questions, then consume `thoughts` thoughts one after the other, with gradients through all of them."""
+    """Read the questions, then consume `thoughts` thoughts one after the other, with gradients through all of them.
+
+    Where `real_BK` is 0 a row does not consume thought k: what stands there takes no position and is seen by nothing.
+    """
     mask_BT, inputs = mask_BQ, {"input_ids": question_BQ}
+    consumed: list[Tensor] = []
     cache = DynamicCache(config=model.config.get_text_config())
     for step in range(thoughts + 1):
         length = next(iter(inputs.values())).shape[1]
@@ -128,9 +138,11 @@ def think(
         hidden_Bd = out.hidden_states[-1][:, -1]
         if step < thoughts:
             thought_Bd = hidden_Bd if projection is None else projection(hidden_Bd)
+            consumed.append(thought_Bd)
             inputs = {"inputs_embeds": thought_Bd[:, None]}
-            mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
-    return Thinking(cache, mask_BT, hidden_Bd)
+            real_B1 = torch.ones_like(mask_BT[:, :1]) if real_BK is None else real_BK[:, step : step + 1]
+            mask_BT = torch.cat([mask_BT, real_B1], 1)
+    return Thinking(cache, mask_BT, hidden_Bd, consumed)
 
 
 def positions(mask_BT: Tensor) -> Tensor:
