@@ -1,5 +1,7 @@
 """Coconut equals a plain loop without cache, batch or padding, at every stage and at many stages in one batch."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -53,7 +55,7 @@ def words_of(chain: Chain, first: int) -> list[int]:
 
 
 def shown(chain: Chain, stage: int) -> tuple[list[int], int, list[int], list[int]]:
-    """As published, with the chain's own words around its steps: what is read, thoughts, what is read, what is learned."""
+    """What is read, how many thoughts, what is read after them, what is learned."""
     if stage == 0:
         return chain.prompt, 0, [], [*chain.opening, *words_of(chain, 0), *chain.closing, *chain.answer]
     if stage > 3 or stage >= len(chain.steps):
@@ -133,31 +135,20 @@ def test_more_padding_changes_nothing(kind: str, attention: str) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_engine_thinks_and_answers_what_was_trained(kind: str) -> None:
-    made = objective(kind, MIXED)
-    for stage in (1, 3, 4):
-        config = MIXED.model_copy(update={"mix": 0.0})
-        batch = batches(config)(stage, 0, 1)
-        rows = [CHAINS[int(name[1:])] for name in batch.problems]
-        names = ("question_BQ", "mask_BQ", "real_BK", "tail_BA")
-        with torch.no_grad():
-            _, thoughts = made.read(*(batch.tensors[name] for name in names))
-        thinker = Thinker(made.model, None, BOT, EOT, PAD, ())
-        answers = think_and_answer(thinker, [row.prompt for row in rows], len(thoughts), 5)
-        own = torch.stack(thoughts, 1)
-        torch.testing.assert_close(own, torch.stack([a.thoughts_Kd for a in answers]), rtol=1e-5, atol=1e-5)
-    shorn = staged_tensors(
-        [
-            staged(
-                Chain(row.problem, row.prompt, [], row.steps, [], answer.completion.tokens, 0), 4, MIXED, BOT, EOT
-            )
-            for row, answer in zip(rows, answers, strict=True)
-        ],
-        PAD,
-    )
+    """The engine's thoughts are the trained ones, and with its answer as the label every label is the likeliest."""
+    config = MIXED.model_copy(update={"mix": 0.0})
+    made, names = objective(kind, config), ("question_BQ", "mask_BQ", "real_BK", "tail_BA")
+    thinker = Thinker(made.model, None, BOT, EOT, PAD, ())
+    answers = think_and_answer(thinker, [c.prompt for c in CHAINS], config.thoughts, 5)
+    said = [dataclasses.replace(c, answer=list(a.completion.ids)) for c, a in zip(CHAINS, answers, strict=True)]
+    batch = batches(config, chains=said)(4, 0, 1)
     with torch.no_grad():
-        logits, _ = made.read(*(shorn[name] for name in names))
-    learned = shorn["labels_BA"] != IGNORED
-    assert torch.equal(logits.argmax(-1)[learned], shorn["labels_BA"][learned])
+        logits, thoughts = made.read(*(batch.tensors[name] for name in names))
+    expected = torch.stack([answers[int(name[1:])].thoughts_Kd for name in batch.problems])
+    torch.testing.assert_close(torch.stack(thoughts, 1), expected, rtol=1e-5, atol=1e-5)
+    labels = batch.tensors["labels_BA"]
+    assert int((labels != IGNORED).sum()) == 8 * 5
+    assert torch.equal(logits.argmax(-1)[labels != IGNORED], labels[labels != IGNORED])
 
 
 @pytest.mark.parametrize("kind", MODELS)

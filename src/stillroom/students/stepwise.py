@@ -78,8 +78,8 @@ def drawn_ahead(config: StepwiseConfig, update: int, row: int, seed: int) -> int
 
 def shortened(chain: Chain, count: int) -> Example:
     """A chain without the first `count` tokens of its steps; what encloses them goes with the last."""
-    words = [token for step in chain.steps for token in step]
-    kept = [*chain.opening, *words[count:], *chain.closing] if count < len(words) or not count else []
+    words = [token for step in chain.steps for token in step][count:]
+    kept = [*chain.opening, *words, *chain.closing] if words else []
     return Example(chain.problem, chain.prompt, [*kept, *chain.answer])
 
 
