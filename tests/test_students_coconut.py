@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillroom.errors import ConfigError
+from stillroom.errors import ConfigError, UsageError
+from stillroom.students.adapters import checkpoint_activations
 from stillroom.students.batches import IGNORED
 from stillroom.students.chains import Chain
 from stillroom.students.coconut import (
@@ -19,6 +20,7 @@ from stillroom.students.coconut import (
     staged_tensors,
     starts,
 )
+from stillroom.students.codi import CodiConfig, CodiObjective
 from stillroom.students.step_decoder import StepDecoder
 from stillroom.students.thoughts import Thinker, think_and_answer
 from toys import MODELS, PAD
@@ -283,6 +285,17 @@ def test_thoughts_explain_the_steps_that_they_stand_for() -> None:
         term = made(**batch.tensors)["explain"]
     assert batch.counts["explain"] == 3
     torch.testing.assert_close(term, 2.0 * torch.stack(means).mean(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_checkpointed_activations_are_refused_since_thoughts_would_not_see_their_question(kind: str) -> None:
+    model = MODELS[kind](40)
+    CoconutObjective(model, MIXED)
+    checkpoint_activations(model)
+    with pytest.raises(UsageError, match="set checkpointing=false"):
+        CoconutObjective(model, MIXED)
+    with pytest.raises(UsageError, match="set checkpointing=false"):
+        CodiObjective(model, None, CodiConfig(projection=False))
 
 
 def test_bfloat16_stays_near_and_a_few_updates_learn() -> None:

@@ -30,7 +30,7 @@ from stillroom.config import Config
 from stillroom.errors import ConfigError
 from stillroom.students.batches import CE, IGNORED, grouped
 from stillroom.students.chains import Chain
-from stillroom.students.codi import positions, think
+from stillroom.students.codi import positions, refuse_checkpointing, think
 from stillroom.students.step_decoder import StepDecoder, explain, explained, step_labels
 from stillroom.training import Batch, Batches
 
@@ -104,6 +104,7 @@ class CoconutObjective(nn.Module):
     def __init__(self, model: PreTrainedModel, config: CoconutConfig, decoder: StepDecoder | None = None) -> None:
         super().__init__()
         assert (decoder is not None) == (config.explain > 0), "a decoder is there to explain, and to do nothing else"
+        refuse_checkpointing(model)
         self.model, self.config, self.decoder = model, config, decoder
 
     def forward(

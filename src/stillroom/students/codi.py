@@ -23,6 +23,7 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from stillroom.config import Config
+from stillroom.errors import UsageError
 from stillroom.students.batches import IGNORED, grouped
 from stillroom.students.chains import Chain
 from stillroom.training import Batch, Batches
@@ -53,6 +54,7 @@ class CodiObjective(nn.Module):
 
     def __init__(self, model: PreTrainedModel, projection: nn.Module | None, config: CodiConfig) -> None:
         super().__init__()
+        refuse_checkpointing(model)
         self.model, self.projection, self.config = model, projection, config
 
     def forward(
@@ -106,6 +108,16 @@ class Thinking:
             past_key_values=self.cache,
             use_cache=True,
             output_hidden_states=output_hidden_states,
+        )
+
+
+def refuse_checkpointing(model: nn.Module) -> None:
+    """Raises `UsageError` where activations are checkpointed: transformers then drops the cache, with a warning alone,
+    and every thought would be had without its question."""
+    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+        raise UsageError(
+            "a student that thinks keeps its question in a cache, which checkpointing of activations throws away: "
+            "set checkpointing=false"
         )
 
 
