@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from stillroom.errors import ConfigError, UsageError
-from stillroom.students.adapters import checkpoint_activations
+from stillroom.students.adapters import AdapterConfig, attach, checkpoint_activations, merged
 from stillroom.students.batches import IGNORED
 from stillroom.students.chains import Chain
 from stillroom.students.coconut import (
@@ -20,7 +20,6 @@ from stillroom.students.coconut import (
     staged_tensors,
     starts,
 )
-from stillroom.students.codi import CodiConfig, CodiObjective
 from stillroom.students.step_decoder import StepDecoder
 from stillroom.students.thoughts import Thinker, think_and_answer
 from toys import MODELS, PAD
@@ -219,6 +218,20 @@ def test_a_schedule_that_leaves_the_last_stage_nothing_is_refused() -> None:
         CoconutConfig.parse({"stage_updates": [25, 3, 0, 3]}, "r.yaml")
 
 
+@pytest.mark.parametrize("kind", MODELS)
+def test_an_adapter_learns_what_the_merged_model_would_compute(kind: str) -> None:
+    wrapped = attach(MODELS[kind](40, spread=0.2), AdapterConfig(name="lora", r=4), False)
+    for name, p in wrapped.named_parameters():
+        if "lora_B" in name:
+            p.data.normal_(std=0.1, generator=torch.Generator().manual_seed(2))
+    tensors = batches(MIXED)(4, 0, 1).tensors
+    term = CoconutObjective(wrapped, MIXED).eval()(**tensors)["ce"]
+    term.backward()
+    assert all(p.grad is not None for p in wrapped.parameters() if p.requires_grad)
+    expected = CoconutObjective(merged(wrapped), MIXED).eval()(**tensors)["ce"]
+    torch.testing.assert_close(term, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_mixing_draws_earlier_stages_evenly_for_each_row() -> None:
     config, begins = CoconutConfig(mix=0.5), [0, 10, 20, 30, 40]
     drawn = [stage_of(config, begins, 35, row, 7) for row in range(8000)]
@@ -294,8 +307,6 @@ def test_checkpointed_activations_are_refused_since_thoughts_would_not_see_their
     checkpoint_activations(model)
     with pytest.raises(UsageError, match="set checkpointing=false"):
         CoconutObjective(model, MIXED)
-    with pytest.raises(UsageError, match="set checkpointing=false"):
-        CodiObjective(model, None, CodiConfig(projection=False))
 
 
 def test_bfloat16_stays_near_and_a_few_updates_learn() -> None:

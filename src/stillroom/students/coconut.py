@@ -19,18 +19,18 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 from stillroom.config import Config
-from stillroom.errors import ConfigError
+from stillroom.errors import ConfigError, UsageError
 from stillroom.students.batches import CE, IGNORED, grouped
 from stillroom.students.chains import Chain
-from stillroom.students.codi import positions, refuse_checkpointing, think
 from stillroom.students.step_decoder import StepDecoder, explain, explained, step_labels
 from stillroom.training import Batch, Batches
 
@@ -104,7 +104,11 @@ class CoconutObjective(nn.Module):
     def __init__(self, model: PreTrainedModel, config: CoconutConfig, decoder: StepDecoder | None = None) -> None:
         super().__init__()
         assert (decoder is not None) == (config.explain > 0), "a decoder is there to explain, and to do nothing else"
-        refuse_checkpointing(model)
+        if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
+            raise UsageError(  # transformers would drop the cache with a warning, and thoughts would see no question
+                "a student that thinks keeps its question in a cache, which checkpointing of activations throws away: "
+                "set checkpointing=false"
+            )
         self.model, self.config, self.decoder = model, config, decoder
 
     def forward(
@@ -128,20 +132,38 @@ class CoconutObjective(nn.Module):
     def read(
         self, question_BQ: Tensor, mask_BQ: Tensor, real_BK: Tensor, tail_BA: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """Logits of what follows the thoughts, and the thoughts themselves, Bd a step."""
-        if real_BK.shape[1]:
-            thinking = think(self.model, None, question_BQ, mask_BQ, real_BK.shape[1], real_BK)
-            out = thinking.go_on(self.model, tail_BA, output_hidden_states=False)
-            return out.logits, thinking.thoughts
-        mask_BT = torch.cat([mask_BQ, torch.ones_like(tail_BA)], 1)  # nothing to think: one pass, and no cache
-        out = self.model(
-            input_ids=torch.cat([question_BQ, tail_BA], 1),
-            attention_mask=mask_BT,
-            position_ids=positions(mask_BT),
-            use_cache=False,
-            logits_to_keep=tail_BA.shape[1],
-        )
-        return out.logits, []
+        """Logits BAV of what follows the thoughts, and the thoughts, Bd each, with gradients through all of them.
+
+        Where `real_BK` is 0 a row does not consume thought k: it takes no position there, and nothing sees what stands
+        in its place. The last thought is read in one pass with what follows; without any there is but one pass.
+        """
+        model: Any = adapted(self.model)
+        embed, cache = model.get_input_embeddings(), DynamicCache(config=model.config.get_text_config())
+        inputs_BTd, mask_BT, thoughts = embed(question_BQ), mask_BQ, []
+        for k in range(real_BK.shape[1]):
+            hidden_BTd = model.base_model(**one_pass(inputs_BTd, mask_BT, cache))[0]
+            inputs_BTd = hidden_BTd[:, -1:]
+            thoughts.append(inputs_BTd[:, 0])
+            mask_BT = torch.cat([mask_BT, real_BK[:, k : k + 1]], 1)
+        inputs_BTd = torch.cat([inputs_BTd, embed(tail_BA)], 1)
+        mask_BT = torch.cat([mask_BT, torch.ones_like(tail_BA)], 1)
+        out = model(**one_pass(inputs_BTd, mask_BT, cache), logits_to_keep=tail_BA.shape[1])
+        return out.logits, thoughts
+
+
+def adapted(model: nn.Module) -> nn.Module:
+    """The transformers model itself: an adapter works inside its layers, whoever calls them."""
+    inner: nn.Module = model if isinstance(model, PreTrainedModel) else model.get_base_model()  # type: ignore[operator]
+    return inner
+
+
+def one_pass(inputs_BTd: Tensor, mask_BT: Tensor, cache: DynamicCache) -> dict[str, Any]:
+    """`mask_BT` is of all columns, those in the cache too; a row's positions count those that it has."""
+    positions_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)[:, -inputs_BTd.shape[1] :]
+    return {
+        "inputs_embeds": inputs_BTd, "attention_mask": mask_BT, "position_ids": positions_BT,
+        "past_key_values": cache, "use_cache": True,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

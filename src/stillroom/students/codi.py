@@ -23,7 +23,6 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from stillroom.config import Config
-from stillroom.errors import UsageError
 from stillroom.students.batches import IGNORED, grouped
 from stillroom.students.chains import Chain
 from stillroom.training import Batch, Batches
@@ -54,7 +53,6 @@ class CodiObjective(nn.Module):
 
     def __init__(self, model: PreTrainedModel, projection: nn.Module | None, config: CodiConfig) -> None:
         super().__init__()
-        refuse_checkpointing(model)
         self.model, self.projection, self.config = model, projection, config
 
     def forward(
@@ -91,12 +89,11 @@ class CodiObjective(nn.Module):
 
 @dataclasses.dataclass
 class Thinking:
-    """A batch that has read its questions and thought so far; `thoughts` holds what was consumed, Bd a step."""
+    """A batch that has read its questions and thought so far."""
 
     cache: Any
     mask_BT: Tensor
     hidden_Bd: Tensor
-    thoughts: list[Tensor]
 
     def go_on(self, model: PreTrainedModel, tail_BA: Tensor, output_hidden_states: bool) -> Any:
         """One pass over what follows; the rows' padding on its right is seen by no token that counts."""
@@ -111,30 +108,11 @@ class Thinking:
         )
 
 
-def refuse_checkpointing(model: nn.Module) -> None:
-    """Raises `UsageError` where activations are checkpointed: transformers then drops the cache, with a warning alone,
-    and every thought would be had without its question."""
-    if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise UsageError(
-            "a student that thinks keeps its question in a cache, which checkpointing of activations throws away: "
-            "set checkpointing=false"
-        )
-
-
 def think(
-    model: PreTrainedModel,
-    projection: nn.Module | None,
-    question_BQ: Tensor,
-    mask_BQ: Tensor,
-    thoughts: int,
-    real_BK: Tensor | None = None,
+    model: PreTrainedModel, projection: nn.Module | None, question_BQ: Tensor, mask_BQ: Tensor, thoughts: int
 ) -> Thinking:
-    """Read the questions, then consume `thoughts` thoughts one after the other, with gradients through all of them.
-
-    Where `real_BK` is 0 a row does not consume thought k: what stands there takes no position and is seen by nothing.
-    """
+    """Read the questions, then consume `thoughts` thoughts one after the other, with gradients through all of them."""
     mask_BT, inputs = mask_BQ, {"input_ids": question_BQ}
-    consumed: list[Tensor] = []
     cache = DynamicCache(config=model.config.get_text_config())
     for step in range(thoughts + 1):
         length = next(iter(inputs.values())).shape[1]
@@ -150,11 +128,9 @@ def think(
         hidden_Bd = out.hidden_states[-1][:, -1]
         if step < thoughts:
             thought_Bd = hidden_Bd if projection is None else projection(hidden_Bd)
-            consumed.append(thought_Bd)
             inputs = {"inputs_embeds": thought_Bd[:, None]}
-            real_B1 = torch.ones_like(mask_BT[:, :1]) if real_BK is None else real_BK[:, step : step + 1]
-            mask_BT = torch.cat([mask_BT, real_B1], 1)
-    return Thinking(cache, mask_BT, hidden_Bd, consumed)
+            mask_BT = torch.cat([mask_BT, torch.ones_like(mask_BT[:, :1])], 1)
+    return Thinking(cache, mask_BT, hidden_Bd)
 
 
 def positions(mask_BT: Tensor) -> Tensor:
