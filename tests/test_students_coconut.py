@@ -1,6 +1,7 @@
 """Coconut equals a plain loop without cache, batch or padding, at every stage and at many stages in one batch."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from stillroom.students.coconut import (
 )
 from stillroom.students.step_decoder import StepDecoder
 from stillroom.students.thoughts import Thinker, think_and_answer
-from toys import MODELS, PAD
+from stillroom.training import FitConfig, fit
+from toys import MODELS, PAD, workplace
 
 BOT, EOT = (30,), (31,)
 CHAINS = [
@@ -307,6 +309,17 @@ def test_checkpointed_activations_are_refused_since_thoughts_would_not_see_their
     checkpoint_activations(model)
     with pytest.raises(UsageError, match="set checkpointing=false"):
         CoconutObjective(model, MIXED)
+
+
+def test_the_loop_trains_through_all_stages(tmp_path) -> None:
+    config = CoconutConfig(stage_updates=[2, 2, 2, 2], explain=1.0, mix=0.3)
+    made = objective("llama", config)
+    make = coconut_batches(CHAINS, LENGTHS, config, 12, BOT, EOT, PAD, 8, 0)
+    settings = FitConfig(updates=12, batch_size=8, micro_batch=3, warmup=0, log_every=1, precision="float32")
+    fit(made, make, settings, workplace(tmp_path))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["explain"] > 0 for row in rows] == [False] * 2 + [True] * 10  # at stage 0 there is no thought yet
+    assert rows[-1]["ce"] < rows[0]["ce"]
 
 
 def test_bfloat16_stays_near_and_a_few_updates_learn() -> None:
