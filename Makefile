@@ -24,7 +24,7 @@ check: venv
 	$(BIN)/lint-imports
 
 bench: venv
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks
 
 clean:
 	rm -rf .venv stills .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -9,19 +9,16 @@ weighs on both.
 The last line printed is JSON; the exit code is 0 when every figure holds its bar.
 """
 
-import json
-import os
-import platform
 import random
 import statistics
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from typing import NamedTuple
 
 import torch
+from figures import Figure, at_most, close, told_load
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
@@ -149,7 +146,7 @@ def ours(objective: CodiObjective, tensors: dict[str, Tensor], clock: Clock) -> 
     return {name: term.item() for name, term in terms.items()}
 
 
-def measure(case: Case, rounds: int) -> dict[str, object]:
+def measure(case: Case, rounds: int) -> Figure:
     config = CodiConfig()
     rows = chains(case)
     objective = CodiObjective(scratch(case), projection(config, case.width, 0), config)
@@ -167,26 +164,18 @@ def measure(case: Case, rounds: int) -> dict[str, object]:
     ratios = [row["step"] / (sum(row.values()) - row["step"]) for row in found]
     told = ", ".join(f"{name} {value:.1f}" for name, value in median.items())
     print(f"width {case.width}, {case.layers} layers, batch {case.batch}, milliseconds: {told}")
-    value = statistics.median(ratios)
-    return {
-        "name": f"width {case.width}: step / sum of parts", "value": round(value, 3), "bar": BAR, "holds": value <= BAR,
-        "quartiles": [round(q, 3) for q in statistics.quantiles(ratios, n=4)],
-        "milliseconds": {name: round(value, 2) for name, value in median.items()},
-    }  # fmt: skip
+    return at_most(
+        f"width {case.width}: step / sum of parts", statistics.median(ratios), "x", BAR,
+        quartiles=[round(q, 3) for q in statistics.quantiles(ratios, n=4)],
+        milliseconds={name: round(value, 2) for name, value in median.items()},
+    )  # fmt: skip
 
 
 def main() -> None:
     torch.set_num_threads(THREADS)
-    if os.getloadavg()[0] > 0.5:
-        print(f"this machine is busy (load {os.getloadavg()[0]:.1f}): trust the ratios alone", file=sys.stderr)
+    load = told_load()
     figures = [measure(case, case.rounds // (4 if "--quick" in sys.argv else 1)) for case in CASES]
-    for row in figures:
-        verdict = "holds" if row["holds"] else "MISSED"
-        print(f"{row['name']:36}{row['value']:8} quartiles {row['quartiles']} bar {row['bar']} {verdict}")
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
-    versions = {name: metadata.version(name) for name in ("stillroom", "transformers", "torch")}
-    print(json.dumps({"benchmark": "codi_step", "figures": figures, "machine": machine, "versions": versions}))
-    sys.exit(not all(row["holds"] for row in figures))
+    close("codi_step", figures, load, "transformers", "torch", threads=THREADS)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,16 @@ The last line printed is JSON; the exit code is 0 when every figure holds its ba
 """
 
 import argparse
-import json
-import os
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import torch
+from figures import at_least, at_most, close, told_load
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from stillroom import decoding
@@ -116,10 +112,6 @@ def timed(clock: Clock) -> None:
     decoding.decode = watched  # type: ignore[assignment]
 
 
-def figure(name: str, value: float, unit: str, bar: float, holds: bool) -> dict[str, object]:
-    return {"name": name, "value": round(value, 2), "unit": unit, "bar": bar, "holds": holds}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -127,9 +119,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    load = round(os.getloadavg()[0], 2)
-    if load > 0.7:
-        print(f"this machine is busy (load {load:.1f}): seconds are too long, ratios less so", file=sys.stderr)
+    load = told_load()
     who, problems, clock = talker(asked.device), questions(96 if asked.quick else 512), Clock()
     timed(clock)
     times: dict[str, list[float]] = {"plain": [], "ours": []}
@@ -149,18 +139,12 @@ def main() -> None:
     print(f"{len(problems)} questions, {tokens} tokens; a second: ours {speed['ours']:.0f}, plain {speed['plain']:.0f}")
     ratio, share, equal = speed["ours"] / speed["plain"], statistics.median(shares), 100 * same / len(problems)
     figures = [
-        figure("tokens a second", ratio, "x", SPEED_BAR, ratio >= SPEED_BAR),
-        figure("same answers", equal, "%", 100, same == len(problems)),
-        figure("grading and bookkeeping", share, "%", SHARE_BAR, share <= SHARE_BAR),
+        at_least("tokens a second", ratio, "x", SPEED_BAR),
+        at_least("same answers", equal, "%", 100),
+        at_most("grading and bookkeeping", share, "%", SHARE_BAR),
     ]
-    for row in figures:
-        verdict = "holds" if row["holds"] else "MISSED"
-        print(f"{row['name']:26}{row['value']:10} {row['unit']:3} bar {row['bar']:6} {verdict}")
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "load": load}
-    machine |= {"threads": asked.threads, "device": asked.device, "questions": len(problems)}
-    versions = {name: metadata.version(name) for name in ("stillroom", "torch", "transformers")}
-    print(json.dumps({"benchmark": "evaluate", "figures": figures, "machine": machine, "versions": versions}))
-    sys.exit(not all(row["holds"] for row in figures))
+    told = {"threads": asked.threads, "device": asked.device, "questions": len(problems)}
+    close("evaluate", figures, load, "torch", "transformers", **told)
 
 
 if __name__ == "__main__":

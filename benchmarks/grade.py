@@ -6,8 +6,6 @@ The last line printed is JSON; the exit code is 0 when every figure holds its ba
 """
 
 import json
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -15,8 +13,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
+
+from figures import at_least, at_most, close, told_load
 
 from stillroom.records import Kind
 from stillroom.tasks.answers import Question, grade, grade_all
@@ -122,31 +121,19 @@ def longest_bait() -> float:
     return slowest
 
 
-def figure(name: str, value: float, unit: str, bar: float, *, least: bool) -> dict[str, object]:
-    holds = value >= bar if least else value <= bar
-    return {"name": name, "value": round(value, 2), "unit": unit, "bar": bar, "holds": holds}
-
-
 def main() -> None:
     quick = "--quick" in sys.argv
-    if os.getloadavg()[0] > 0.5:
-        print(f"this machine is busy (load {os.getloadavg()[0]:.1f}): the rates below are too low", file=sys.stderr)
+    load = told_load()
     figures = [
-        figure(f"{kind} in process", in_process(kind, 20_000), "/s", 20_000, least=True)
+        at_least(f"{kind} in process", in_process(kind, 20_000), "/s", 20_000)
         for kind in ("numeric", "choice", "boolean")  # type: ignore[misc]
     ]
     rates, growth = through_command(60_000, 120_000 if quick else 1_020_000)
-    figures.append(figure("stillroom grade", rates, "/s", 15_000, least=True))
-    figures.append(figure("growth over many lines", growth, "MiB", 16, least=False))
-    figures.append(figure("mathematics", in_process("math", 2_000, 1), "/s", 400, least=True))
-    figures.append(figure("longest bait", longest_bait(), "s", 5, least=False))
-    for row in figures:
-        verdict = "holds" if row["holds"] else "MISSED"
-        print(f"{row['name']:24}{row['value']:12} {row['unit']:4} bar {row['bar']:6} {verdict}")
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
-    versions = {name: metadata.version(name) for name in ("stillroom", "math-verify", "sympy")}
-    print(json.dumps({"benchmark": "grade", "figures": figures, "machine": machine, "versions": versions}))
-    sys.exit(not all(row["holds"] for row in figures))
+    figures.append(at_least("stillroom grade", rates, "/s", 15_000))
+    figures.append(at_most("growth over many lines", growth, "MiB", 16))
+    figures.append(at_least("mathematics", in_process("math", 2_000, 1), "/s", 400))
+    figures.append(at_most("longest bait", longest_bait(), "s", 5))
+    close("grade", figures, load, "math-verify", "sympy")
 
 
 if __name__ == "__main__":

@@ -9,21 +9,19 @@ learns recorded SVAMP rationales if STILLROOM_DATA holds them, else abacus lesso
 """
 
 import copy
-import json
 import logging
 import os
-import platform
 import random
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from figures import Figure, at_least, close, told_load
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 
 from stillroom.curriculum import completion
@@ -193,7 +191,7 @@ def trl(
     return model, clock.seconds, batch * per_row
 
 
-def measure(case: Case, updates: int) -> dict[str, Any]:
+def measure(case: Case, updates: int) -> Figure:
     told = lessons(case)
     words = tokenizer(case, told)
     assert len(words) <= case.vocabulary, len(words)
@@ -226,21 +224,18 @@ def measure(case: Case, updates: int) -> dict[str, Any]:
     result["ratio"] = result["ours"] / result["trl"]
     print(
         f"  {updates} updates: ours {result['ours']:.1f} ({attention}), TRL {result['trl']:.1f} ({name}, {theirs}) "
-        f"examples/s: ratio {result['ratio']:.2f}, bar 1.5; held-out loss {result['held-out loss']:.4f}, "
-        f"TRL {result['trl held-out loss']:.4f}"
+        f"examples/s; held-out loss {result['held-out loss']:.4f}, TRL {result['trl held-out loss']:.4f}"
     )
-    return result
+    return at_least(f"{case.name}: ours / TRL", result["ours"] / result["trl"], "x", 1.5, **result)
 
 
 def main() -> None:
     torch.set_num_threads(THREADS)
     logging.disable(logging.WARNING)
     updates = 60 if "--quick" in sys.argv else 500
-    print(f"load average {os.getloadavg()[0]:.2f}")
+    load = told_load()
     found = [measure(case, updates) for case in CASES if not os.environ.get("CASE") or case.name == os.environ["CASE"]]
-    versions = {name: metadata.version(name) for name in ("stillroom", "trl", "transformers", "torch")}
-    machine = {"processor": platform.machine(), "cpus": os.cpu_count()}
-    print(json.dumps({"benchmark": "sft", "figures": found, "machine": machine, "versions": versions}))
+    close("sft", found, load, "trl", "transformers", "torch", threads=THREADS)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,14 @@ The last line printed is JSON; the exit code is 0 when every figure holds its ba
 """
 
 import argparse
-import json
-import os
-import platform
 import random
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib import metadata
 
 import torch
+from figures import at_least, close, told_load
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
@@ -126,10 +122,6 @@ def undisturbed(who: Thinker, prompts: list[list[int]]) -> Undisturbed:
     return Undisturbed(prompts, torch.stack([answer.thoughts_Kd for answer in answers]))
 
 
-def figure(name: str, value: float, unit: str, bar: float) -> dict[str, object]:
-    return {"name": name, "value": round(value, 1), "unit": unit, "bar": bar, "holds": value >= bar}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -138,9 +130,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    load = round(os.getloadavg()[0], 2)
-    if load > 0.7:
-        print(f"this machine is busy (load {load:.1f}): seconds are too long, ratios less so", file=sys.stderr)
+    load = told_load()
     count = 64 if asked.quick else 256
     figures = []
     for width in asked.width or SIZES:
@@ -149,19 +139,13 @@ def main() -> None:
         for name, bar in (("think", think_bar), ("trace", trace_bar)):
             ours, theirs = ms[name], ms[f"plain {name}"]
             print(f"width {width}: {name} {ours:.2f} ms a question, one at a time {theirs:.1f} ms")
-            figures.append(figure(f"{name} at width {width}", theirs / ours, "x", bar))
-        figures.append(figure(f"equal at width {width}", equal(width, asked.device), "%", 100))
-    for row in figures:
-        verdict = "holds" if row["holds"] else "MISSED"
-        print(f"{row['name']:24}{row['value']:10} {row['unit']:4} bar {row['bar']:6} {verdict}")
+            figures.append(at_least(f"{name} at width {width}", theirs / ours, "x", bar))
+        figures.append(at_least(f"equal at width {width}", equal(width, asked.device), "%", 100))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     if asked.device != "cpu":
         print(f"peak memory of the device {torch.accelerator.max_memory_allocated() / 2**20:.0f} MiB")
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "load": load}
-    machine |= {"threads": asked.threads, "device": asked.device, "questions": count}
-    versions = {name: metadata.version(name) for name in ("stillroom", "torch", "transformers")}
-    print(json.dumps({"benchmark": "thoughts", "figures": figures, "machine": machine, "versions": versions}))
-    sys.exit(not all(row["holds"] for row in figures))
+    told = {"threads": asked.threads, "device": asked.device, "questions": count}
+    close("thoughts", figures, load, "torch", "transformers", **told)
 
 
 if __name__ == "__main__":

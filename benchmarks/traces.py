@@ -8,18 +8,14 @@ The last line printed is JSON; the exit code is 0 when every figure holds its ba
 """
 
 import argparse
-import json
-import os
-import platform
 import random
 import statistics
-import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
 import torch
+from figures import at_most, close, told_load
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -88,20 +84,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    load = round(os.getloadavg()[0], 2)
-    if load > 0.7:
-        print(f"this machine is busy (load {load:.1f}): ratios waver", file=sys.stderr)
+    load = told_load()
     figures = []
     for width in asked.width or SIZES:
         value, alone = ratio(width, 64 if asked.quick else 256, asked.device, 5)
         print(f"width {width}: {value:.3f} x the engine alone, which takes {alone:.2f} ms a question")
-        name = f"traces at width {width}"
-        figures.append({"name": name, "value": round(value, 3), "unit": "x", "bar": BAR, "holds": value <= BAR})
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "load": load}
-    machine |= {"threads": asked.threads, "device": asked.device}
-    versions = {name: metadata.version(name) for name in ("stillroom", "torch", "transformers")}
-    print(json.dumps({"benchmark": "traces", "figures": figures, "machine": machine, "versions": versions}))
-    sys.exit(not all(row["holds"] for row in figures))
+        figures.append(at_most(f"traces at width {width}", value, "x", BAR))
+    close("traces", figures, load, "torch", "transformers", threads=asked.threads, device=asked.device)
 
 
 if __name__ == "__main__":

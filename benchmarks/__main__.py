@@ -1,0 +1,49 @@
+"""All benchmarks, one after another, and what they measured in one file: `make bench`.
+
+    .venv/bin/python benchmarks [--full] [-o FILE]
+
+Each runs with `--quick`, but for `run.py`, which is what `make run` does; `--full` runs all at full length, as one's
+own script does. `FILE` (bench.json) gets a line of JSON for each; the exit code is 0 when every figure holds its bar.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+WHOLE = {"run"}
+
+
+def lines(script: Path, *options: str) -> tuple[list[str], int]:
+    """What a script prints, passed on as it comes, and its exit code."""
+    printed = []
+    with subprocess.Popen([sys.executable, str(script), *options], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            printed.append(line)
+            if not line.startswith("{"):
+                print(f"  {line}", end="", flush=True)
+    return printed, process.returncode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("-o", "--output", type=Path, default=Path("bench.json"))
+    asked = parser.parse_args()
+    missed, results = [], []
+    for script in sorted(path for path in HERE.glob("*.py") if path.stem not in {"__main__", "figures"}):
+        print(script.stem, flush=True)
+        printed, code = lines(script, *([] if asked.full or script.stem in WHOLE else ["--quick"]))
+        results += [line for line in printed[-1:] if line.startswith("{")]
+        missed += [script.stem] if code else []
+    asked.output.write_text("".join(results))
+    print(
+        f"{len(results)} benchmarks in {asked.output}; " + (f"not held: {', '.join(missed)}" if missed else "all hold")
+    )
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()
