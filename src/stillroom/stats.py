@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 
 class Interval(NamedTuple):
@@ -22,14 +22,17 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share (Wilson 1927). Raises ValueError unless 0 ≤ successes ≤ n and n > 0."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"wilson needs 0 <= successes <= n and n > 0, given {successes} of {n}")
-    result = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Interval(successes / n, float(result.low), float(result.high))
+    z = float(special.ndtri(0.5 + confidence / 2))
+    centre = (successes + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(successes * (n - successes) / n + z * z / 4)
+    low, high = centre - half, centre + half
+    return Interval(successes / n, low if successes else 0.0, high if successes < n else 1.0)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p of McNemar's test: were the `only_a + only_b` discordant pairs split by a fair coin?"""
     n = only_a + only_b
-    return 1.0 if n == 0 else float(stats.binomtest(only_a, n, 0.5).pvalue)
+    return min(1.0, 2 * float(special.bdtr(min(only_a, only_b), n, 0.5)))
 
 
 def bootstrap_mean(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> Interval:
