@@ -98,10 +98,11 @@ def _sources(found: Chain, top: int) -> list[Chain]:
 def _placebos(found: Chain, top: int, usual: set[tuple[str, int]]) -> list[Chain]:
     """Other starts and first operands that come to the same first value, by a usual change if any does."""
     (sign, operand), *rest = found.changes
+    first, apply = found.values()[0], APPLY[sign]
     others = [
         Chain(start, ((sign, other), *rest))
         for start in range(top + 1)
         for other in range(1, top + 1)
-        if start != found.start and other != operand and APPLY[sign](start, other) == found.values()[0]
+        if apply(start, other) == first and start != found.start and other != operand
     ]
     return [other for other in others if other.changes[0] in usual] or others
