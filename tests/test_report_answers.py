@@ -3,7 +3,8 @@
 import pytest
 
 from report_toys import FINDINGS, LENS, SCORES, finding, score
-from stillroom.report.answers import UNANSWERED, Evidence, concentrates, lives, questions, solves
+from stillroom.records import Finding, Null
+from stillroom.report.answers import UNANSWERED, Evidence, attends, concentrates, lives, questions, solves
 
 
 def test_a_run_without_evidence_answers_nothing() -> None:
@@ -78,3 +79,46 @@ def test_other_numbers_are_told_beside_their_null(low: float, verdict: str) -> N
     assert told["normal"].endswith(
         f"cost 30.0 % [{100 * low:.1f} %, 40.0 %] (n = 50), null 10.0 % [5.0 %, 15.0 %]: {verdict}."
     )
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.3, "the value is used there"), (0.17, "not established")])
+def test_a_place_is_named_where_replacing_it_moves_the_answer(low: float, verdict: str) -> None:
+    moved = finding("answer moved, chosen on validation", 0.5, low, 0.7, 0.125, lens="patching", position="number 3")
+    (told,) = lives(Evidence([], [], [moved]))
+    assert told == (
+        "distilled: Another problem's state at layer 1, number 3 moves the answer to that problem's in 50.0 % "
+        f"[{100 * low:.1f} %, 70.0 %] (n = 50), strongest null (null) 12.5 % [7.5 %, 17.5 %]: {verdict}."
+    )
+
+
+def test_the_parts_that_are_needed_are_those_the_whole_grid_lets_stand() -> None:
+    def part(module: str, value: float, adjusted: float, position: str = "all") -> Finding:
+        told = finding("accuracy after mean-ablation", value, 0.0, 0.9, 0.8, lens="ablation", module=module,
+                       position=position)  # fmt: skip
+        return told.model_copy(update={"p": adjusted, "adjusted": adjusted})
+
+    grid = [part("mlp", 0.2, 0.01), part("attention", 0.1, 0.06), part("head 1", 0.0, 0.0), part("mlp", 0.0, 0.0, "2")]
+    (told,) = lives(Evidence([], [], grid))
+    assert told.startswith("distilled: Solved without mlp of layer 1 20.0 %")
+    assert told.endswith("null (null) 80.0 % [75.0 %, 85.0 %] (n = 50).")
+    assert "attention" not in told
+    assert "head" not in told
+    (told,) = lives(
+        Evidence([], [], [part("mlp", 0.9, 0.01)])
+    )  # it solves more without it than after the random change
+    assert "not established" in told
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.3, "they attend differently"), (0.17, "not established")])
+def test_heads_differ_beyond_the_strongest_null_but_the_self_diff(low: float, verdict: str) -> None:
+    metric = "Jensen–Shannon divergence in bits, chosen on validation"
+    moved = finding(metric, 0.5, low, 0.7, 0.125, lens="attention", module="head 2", position="answer")
+    zero = Null(name="self-diff", value=0.0, low=0.0, high=0.0)
+    told = attends(Evidence([], [], [moved.model_copy(update={"nulls": (*moved.nulls, zero)})]))
+    assert told == [
+        "normal ↔ distilled, read at answer: head 2 of layer 1 is furthest apart, 0.500 bits "
+        f"[{low:.3f}, 0.700] (n = 50), strongest null (null) 0.125 bits [0.075, 0.175]: {verdict}."
+    ]
+    assert attends(Evidence([], [], [moved.model_copy(update={"nulls": (zero,)})])) == []
+    assert attends(Evidence([], [], [moved.model_copy(update={"reference": "base"})])) == []
+    assert attends(Evidence([], [], [moved.model_copy(update={"metric": "Jensen–Shannon divergence in bits"})])) == []

@@ -112,13 +112,44 @@ class Entry(NamedTuple):
     """Of the test problems."""
     rivals: Mapping[str, Tensor] = {}
     """Scores (C, B, K) or (1, B, K) of the test problems from references to beat, in the same cells."""
+    region: str = ""
+    """Ends the metric, where the cells are not all that there are."""
+
+    def within(self, region: "Region") -> "Entry":
+        """The same claim made of some of the cells."""
+        at = region.at
+        rivals = {name: scores[at] if len(scores) > 1 else scores for name, scores in self.rivals.items()}
+        return self._replace(
+            cells=[self.cells[i] for i in at],
+            validation_CBK=self.validation_CBK[at],
+            test_CBK=self.test_CBK[at],
+            rivals=rivals,
+            region=region.name,
+        )
+
+    def best(self) -> int:
+        """The cell that validation problems choose, by AUROC."""
+        return choose(beaten(self.validation_CBK, self.seen.true_B, self.seen.allowed_BK).mean(axis=1))
+
+
+class Region(NamedTuple):
+    """Cells among which a lens makes a claim of its own."""
+
+    name: str
+    at: list[int]
+
+
+def regions(cells: Sequence[tuple[int, str]]) -> list[Region]:
+    """All cells and, where a student thinks, those of its thoughts: what they hold is a question of its own."""
+    thoughts = [i for i, (_, place) in enumerate(cells) if place.startswith("thought")]
+    return [Region("", list(range(len(cells)))), *([Region(" in thoughts", thoughts)] if thoughts else [])]
 
 
 def enter(entry: Entry) -> list[Finding]:
     """AUROC and top-1 of one value in the cell that validation problems chose, on test problems."""
     if not entry.seen.rows or not entry.asked.rows:
         return []
-    cell = choose(beaten(entry.validation_CBK, entry.seen.true_B, entry.seen.allowed_BK).mean(axis=1))
+    cell = entry.best()
     true_B, allowed_BK = entry.asked.true_B, entry.asked.allowed_BK
     mine_BK = entry.test_CBK[cell]
     nulls_BK = {
@@ -140,7 +171,7 @@ def enter(entry: Entry) -> list[Finding]:
                 layer=layer,
                 module="residual stream",
                 position=place,
-                metric=f"value {entry.step + 1} {metric}{CHOSEN}",
+                metric=f"value {entry.step + 1} {metric}{entry.region}{CHOSEN}",
                 n=len(true_B),
                 nulls=tuple(nulls),
                 **mine._asdict(),

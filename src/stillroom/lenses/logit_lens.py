@@ -159,11 +159,9 @@ def report(
         scores = {split: found[split].scores_CBK[:, told[split].rows] for split in splits}
         beside = {rival: scored[:, told["test"].rows] for rival, scored in others.items()}
         cells = found["test"].cells
-        entered += ledger.enter(
-            Entry(
-                lens, name, step, cells, scores["validation"], scores["test"], told["validation"], told["test"], beside
-            )
-        )
+        known = told["validation"], told["test"]
+        claim = Entry(lens, name, step, cells, scores["validation"], scores["test"], *known, beside)
+        entered += [row for region in ledger.regions(cells) for row in ledger.enter(claim.within(region))]
     return [*corrected(grid), *entered]
 
 

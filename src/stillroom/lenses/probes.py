@@ -337,10 +337,14 @@ class Bench:
         seen, asked = told["validation"], told["test"]
         if not seen.rows or not asked.rows:
             return []
-        cell = self.cells[choose(ledger.beaten(scores["validation"], seen.true_B, seen.allowed_BK).mean(axis=1))]
-        rivals = {n: torch.from_numpy(s[asked.rows])[None] for n, s in self._rivals(step, cell).items()}
-        entry = Entry("probes", self.name, step, self.cells, scores["validation"], scores["test"], seen, asked, rivals)
-        return ledger.enter(entry)
+        claim = Entry("probes", self.name, step, self.cells, scores["validation"], scores["test"], seen, asked)
+        found: list[Finding] = []
+        for region in ledger.regions(self.cells):
+            mine = claim.within(region)
+            rivals = self._rivals(step, mine.cells[mine.best()])
+            beside = {name: torch.from_numpy(told_BK[asked.rows])[None] for name, told_BK in rivals.items()}
+            found += ledger.enter(mine._replace(rivals=beside))
+        return found
 
 
 def _address(name: str, layer: int | None, place: str, metric: str) -> dict[str, Any]:

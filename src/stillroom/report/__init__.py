@@ -20,9 +20,10 @@ from stillroom.report.answers import Evidence, questions
 from stillroom.report.behaviour import faithfulness_figures, frontier_figure, memorising_figure
 from stillroom.report.crosscoders import crosscoder_figures
 from stillroom.report.figures import accuracy_figure, layer_figure, lens_figure, loss_figure
+from stillroom.report.ledger import COLUMNS, ledger
 from stillroom.store import MANIFEST, Manifest, Workplace
 
-VERSION = 2
+VERSION = 3
 
 
 class ReportConfig(Config):
@@ -74,6 +75,7 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
         resolved=json.dumps(config.resolved, indent=1, sort_keys=True),
         figures=figures,
         questions=questions(evidence),
+        ledger={"columns": COLUMNS, "rows": ledger(findings)},
         comparisons=[c for c in comparisons if c.split == "test"],
         overlaps=read_lines(at.parents["contamination"] / "overlaps.jsonl", Overlap),
         example=example,

@@ -1,9 +1,12 @@
 """The five questions, answered in a few sentences from the evidence of a run, or left open where it has none."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from stillroom.records import Comparison, Finding, Null, Score
+
+SIGNIFICANT = 0.05
 
 
 class Evidence(NamedTuple):
@@ -75,21 +78,58 @@ def _renumbered(evidence: Evidence, student: str) -> Iterator[str]:
             return
 
 
+def strongest(finding: Finding) -> Null:
+    """The null that reaches furthest up: what a claim has to beat."""
+    return max(finding.nulls, key=lambda null: null.high)
+
+
+def place(finding: Finding) -> str:
+    return f"layer {finding.layer}, {finding.position}"
+
+
 def lives(evidence: Evidence) -> list[str]:
-    """For each student, which values the logit lens reads of it, where validation problems said to look."""
-    chosen = [
-        f for f in evidence.findings if f.lens == "logit_lens" and f.metric.endswith("in top 5, chosen on validation")
-    ]
-    sentences = []
+    """For each student: which values the logit lens reads, what moves the answer when it is replaced, and which layers'
+    attention and MLPs it cannot do without."""
+    told: dict[str, list[str]] = defaultdict(list)
+    for tell in (_read, _moved, _needed):
+        for student, sentence in tell(evidence.findings):
+            told[student].append(sentence)
+    return [f"{student}: {' '.join(sentences)}" for student, sentences in told.items()]
+
+
+def _read(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
+    chosen = [f for f in findings if f.lens == "logit_lens" and f.metric.endswith("in top 5, chosen on validation")]
     for student in dict.fromkeys(f.subject for f in chosen):
         parts = []
         for f in (f for f in chosen if f.subject == student):
             null = f.nulls[0]
             verdict = "read" if f.low > null.high else "not established"
-            where = f"layer {f.layer}, {f.position}"
-            parts.append(f"{f.metric.partition(' in ')[0]} {verdict}: {share(f)} at {where}, null {spread(null)}")
-        sentences.append(f"{student}: {'; '.join(parts)}.")
-    return sentences
+            parts.append(f"{f.metric.partition(' in ')[0]} {verdict}: {share(f)} at {place(f)}, null {spread(null)}")
+        yield student, f"{'; '.join(parts)}."
+
+
+def _moved(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
+    """What arithmetic foretells: other insides from a problem with other values, and the answer becomes that one's."""
+    for f in findings:
+        if f.lens == "patching" and f.metric == "answer moved, chosen on validation":
+            null = strongest(f)
+            verdict = "the value is used there" if f.low > null.high else "not established"
+            told = f"Another problem's state at {place(f)} moves the answer to that problem's in {share(f)}"
+            yield f.subject, f"{told}, strongest null ({null.name}) {spread(null)}: {verdict}."
+
+
+def _needed(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
+    """The parts without which fewer problems are solved than after a random change as large, by the grid's p."""
+    rows = [f for f in findings if f.lens == "ablation" and f.position == "all" and f.module in ("attention", "mlp")]
+    grid = [f for f in rows if f.metric == "accuracy after mean-ablation"]
+    for student in dict.fromkeys(f.subject for f in grid):
+        mine = sorted((f for f in grid if f.subject == student), key=lambda f: f.value)
+        worse = [f for f in mine if f.value < f.nulls[0].value and f.adjusted is not None and f.adjusted < SIGNIFICANT]
+        parts = "; ".join(
+            f"{f.module} of layer {f.layer} {spread(f)}, null ({f.nulls[0].name}) {spread(f.nulls[0])}" for f in worse
+        )
+        told = f"Solved without {parts}" if worse else "That it needs one layer's attention or MLP is not established"
+        yield student, f"{told} (n = {mine[0].n})."
 
 
 def concentrates(evidence: Evidence) -> list[str]:
@@ -120,13 +160,34 @@ def recovers(evidence: Evidence) -> list[str]:
     for student in dict.fromkeys(f.subject for f in chosen):
         parts = []
         for f in (f for f in chosen if f.subject == student):
-            best = max(f.nulls, key=lambda null: null.high)
+            best = strongest(f)
             verdict = "recovered" if f.low > best.high else "not established"
-            where = f"layer {f.layer}, {f.position}"
             value = f.metric.partition(" accuracy")[0]
-            parts.append(f"{value} {verdict}: {share(f)} at {where}, strongest null ({best.name}) {spread(best)}")
+            parts.append(f"{value} {verdict}: {share(f)} at {place(f)}, strongest null ({best.name}) {spread(best)}")
         sentences.append(f"{student}: {'; '.join(parts)}.")
     return sentences
+
+
+def attends(evidence: Evidence) -> list[str]:
+    """For every two students the head that moved most, beside the strongest null but the self-diff, which is 0."""
+    sentences = []
+    for f in evidence.findings:
+        if f.lens != "attention" or not f.metric.endswith("bits, chosen on validation"):
+            continue
+        rivals = [null for null in f.nulls if null.name != "self-diff"]
+        if "base" in (unseeded(f.reference), unseeded(f.subject)) or not rivals:
+            continue
+        null = max(rivals, key=lambda rival: rival.high)
+        verdict = "they attend differently" if f.low > null.high else "not established"
+        sentences.append(
+            f"{f.reference} ↔ {f.subject}, read at {f.position}: {f.module} of layer {f.layer} is furthest apart, "
+            f"{bits(f)} (n = {f.n}), strongest null ({null.name}) {bits(null)}: {verdict}."
+        )
+    return sentences
+
+
+def bits(measured: Finding | Null) -> str:
+    return f"{measured.value:.3f} bits [{measured.low:.3f}, {measured.high:.3f}]"
 
 
 QUESTIONS: dict[str, Callable[[Evidence], list[str]]] = {
@@ -134,7 +195,7 @@ QUESTIONS: dict[str, Callable[[Evidence], list[str]]] = {
     "Where in the network does the compressed reasoning live?": lives,
     "Do the weight differences between normal and distilled concentrate in particular layers?": concentrates,
     "Can linear probes recover intermediate steps from the distilled student's activations?": recovers,
-    "Does the distilled student attend differently?": lambda evidence: [],
+    "Does the distilled student attend differently?": attends,
 }
 UNANSWERED = "Not established: no lens of this run measures it."
 
