@@ -20,6 +20,7 @@ from stillroom.lenses.attention import (
     shared,
 )
 from stillroom.lenses.measures import paired
+from stillroom.lenses.patterns import PATTERN, typical
 from stillroom.lenses.selection import CHOSEN
 from stillroom.lenses.subjects import Subjects
 from stillroom.lenses.texts import texts
@@ -109,3 +110,22 @@ def test_attention_that_is_no_distribution_is_refused() -> None:
     one.model.model.layers[0].self_attn.q_proj.weight.data[:] = torch.nan
     with pytest.raises(DataError, match="do not sum to one"):
         read(one, texts(one, sums(2)), 2)
+
+
+def test_a_pattern_is_told_token_by_token_beside_the_reference() -> None:
+    rows = sums(4)
+    told = look(AttentionConfig(problems=4), Subjects({"base": student(), "s": student(seed=1, pauses=2)}, {},
+                                                     {"validation": rows[:2], "test": rows[2:]}))  # fmt: skip
+    drawn = [f for f in told if f.metric == PATTERN]
+    chosen = next(f for f in told if f.metric.endswith("chosen on validation") and f.position == "answer")
+    assert {(f.subject, f.reference, f.layer, f.module) for f in drawn} == {("s", "base", chosen.layer, chosen.module)}
+    assert sum(f.value for f in drawn) == pytest.approx(1)
+    assert sum(null.value for f in drawn for null in f.nulls if null.name == "base") == pytest.approx(1)
+    assert [len(f.nulls) for f in drawn].count(1) == 2  # the pauses, which the base has not
+    assert drawn[0].position.startswith("1 ")
+    assert all(f.nulls[0].value == pytest.approx(1 / len(drawn)) for f in drawn)
+
+
+def test_what_is_drawn_is_typical() -> None:
+    assert typical([0.5, 0.1, 0.9]) == 0
+    assert typical([0.2]) == 0

@@ -1,11 +1,13 @@
 """Any two models: unequal ones get the lenses that they allow, and each lens left out says why."""
 
+from math import isnan
 from pathlib import Path
 
 import pytest
 
 from architectures import NAMES, tiny
 from stillroom.errors import DataError, UsageError
+from stillroom.lenses import LENSES
 from stillroom.pipeline.diffing import difference, headlines, line, opened, problems
 from stillroom.students import Manner, Student, save
 from stillroom.students.adapters import AdapterConfig, attach
@@ -13,6 +15,7 @@ from toys import sums, tokenizer
 
 SPLITS = {"train": sums(18), "validation": sums(6), "test": sums(12)[6:]}
 WORDS = tokenizer()
+READERS = ("weights", "representations", "kl", "logit_lens")
 
 
 def small(name: str, seed: int = 0, **settings: int) -> Student:
@@ -24,13 +27,27 @@ def test_every_architecture_is_compared_full_and_lora(name: str) -> None:
     changed = small(name)
     wrapped = Student(attach(changed.model, AdapterConfig(name="lora", r=2), False), WORDS, Manner())
     for other in (small(name, seed=1), wrapped):
-        found = difference(small(name), other, ["weights", "representations", "kl", "logit_lens"], SPLITS)
+        found = difference(small(name), other, READERS, SPLITS)
         assert found.notes == []
-        assert {f.lens for f in found.findings} == {"weights", "representations", "kl", "logit_lens"}
+        assert {f.lens for f in found.findings} == {*READERS}
         assert {f.subject for f in found.findings} == {"A", "B"}
         assert {f.reference for f in found.findings} == {"", "A"}
         assert all(f.invalid or (f.nulls and f.low <= f.value <= f.high) for f in found.findings)
         assert all(line(f) for f in headlines(found.findings))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_other_lens_looks_at_every_architecture_too(name: str) -> None:
+    """With an adapter on every second architecture; what finds nothing in so few problems says so."""
+    other = small(name, seed=1)
+    if NAMES.index(name) % 2:
+        other = Student(attach(other.model, AdapterConfig(name="lora", r=2), False), WORDS, Manner())
+    few = {"train": sums(5), "validation": sums(3), "test": sums(6)[3:]}
+    rest = [lens for lens in LENSES if lens not in (*READERS, "over_training")]
+    found = difference(small(name), other, rest, few)
+    assert found.notes == []
+    assert {f.lens for f in found.findings} == {*rest}
+    assert all((f.invalid and isnan(f.value)) or (f.nulls and f.low <= f.value <= f.high) for f in found.findings)
 
 
 def test_unequal_models_get_what_they_allow() -> None:

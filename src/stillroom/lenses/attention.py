@@ -23,6 +23,7 @@ from stillroom.activations import attending
 from stillroom.config import Config
 from stillroom.errors import DataError
 from stillroom.lenses.measures import TWIN, adjusted, null, paired
+from stillroom.lenses.patterns import pattern, typical
 from stillroom.lenses.selection import CHOSEN
 from stillroom.lenses.subjects import BASE, Subjects
 from stillroom.lenses.texts import ANSWER, END, Text, batch, spelled, texts
@@ -114,6 +115,7 @@ def shared(one: Read, query: str) -> Tensor:
 
 
 def look(config: AttentionConfig, subjects: Subjects) -> list[Finding]:
+    """Masses and entropies of every student but twins, how far heads moved, and one pattern of each that moved most."""
     first = next(iter(subjects.students.values()))
     asked = {
         name: [p for p in _sample(subjects.problems[name], config.problems) if spelled(first, p)]
@@ -136,7 +138,23 @@ def look(config: AttentionConfig, subjects: Subjects) -> list[Finding]:
                 findings += _of_student(name, own, lost)
     for reference, subject in subjects.pairs():
         findings += _of_pair(reference, subject, views, subjects.twins)
+        if reference == BASE:
+            both = views[subject]["test"][0], views[reference]["test"][0]
+            findings += _drawn(findings, subjects.students[subject], subject, *both)
     return findings
+
+
+def _drawn(
+    found: Sequence[Finding], student: Student, subject: str, own: Sequence[Read], base: Sequence[Read]
+) -> Iterator[Finding]:
+    """The pattern of the head that moved most from the base, on a typical problem."""
+    chosen = next(f for f in found if (f.subject, f.position, f.metric) == (subject, ANSWER, JSD + CHOSEN))
+    assert chosen.layer is not None, "a head has a layer"
+    at = chosen.layer - 1, int(chosen.module.removeprefix("head ")) - 1
+    moved = [float(divergence(shared(x, ANSWER), shared(y, ANSWER))[at]) for x, y in zip(own, base, strict=True)]
+    both = (rows[typical(moved)] for rows in (own, base))
+    texts, weights = zip(*((one.text, one.weights[ANSWER][(*at, 0)].tolist()) for one in both), strict=True)
+    yield from pattern(chosen, student, texts, weights)
 
 
 def _sample(problems: Sequence[Problem], count: int) -> list[Problem]:

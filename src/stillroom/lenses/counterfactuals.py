@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stillroom.lenses.texts import NUMBER
+from stillroom.lenses.reading import NUMBER
 from stillroom.records import Problem, Step
 
 STEP = re.compile(r"(\d+) ([-+*]) (\d+)")

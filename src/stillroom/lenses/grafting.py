@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from stillroom.errors import DataError
 from stillroom.lenses.ablation import AblationConfig
 from stillroom.lenses.measures import adjusted, null, paired, share
+from stillroom.lenses.reading import finite
 from stillroom.lenses.selection import CHOSEN
 from stillroom.lenses.solving import Exam, examine, sample, solved
 from stillroom.lenses.spectra import random_like
@@ -58,11 +59,13 @@ def parts(names: Sequence[str]) -> list[Part]:
 
 
 def differences(base: Mapping[str, Tensor], student: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """W_student − W_base in the rows that both have. Raises `DataError` for models that are not of one shape."""
+    """W_student − W_base in the rows that both have. Raises `DataError` for models that are not of one shape, and where
+    a difference is NaN or infinite."""
     if base.keys() != student.keys() or any(base[n].shape[1:] != student[n].shape[1:] for n in base):
         raise DataError("grafting needs two models of one architecture and width: compare these by their behaviour")
     rows = {name: min(len(base[name]), len(student[name])) for name in base}
-    return {name: student[name][:count] - base[name][:count] for name, count in rows.items()}
+    moved = {name: student[name][:count] - base[name][:count] for name, count in rows.items()}
+    return {name: finite(tensor, f"the difference of {name}") for name, tensor in moved.items()}
 
 
 @contextmanager

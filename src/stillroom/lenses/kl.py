@@ -88,6 +88,7 @@ def by_word(student: Student, texts: Sequence[Spoken], values: Sequence[Tensor])
 
 
 def look(config: KlConfig, subjects: Subjects) -> list[Finding]:
+    """Divergences of every two students by class of tokens, and the words and places where they are largest."""
     splits = {name: spaced(subjects.problems[name], config.problems) for name in ("validation", "test")}
     findings: list[Finding] = []
     base = subjects.students[BASE]

@@ -9,7 +9,6 @@ the values of that step, which knows nothing of the problem, and the same scores
 Legend: C cells, B problems, K candidates.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -18,9 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stillroom.lenses.reading import number_token
-from stillroom.lenses.selection import CHOSEN, choose
-from stillroom.lenses.subjects import BASE
+from stillroom.lenses.reading import NUMBER, number_token
+from stillroom.lenses.selection import CHOSEN, choose, in_stream, invalid
 from stillroom.records import Finding, Null, Problem
 from stillroom.stats import Interval, bootstrap_means
 from stillroom.students import Student
@@ -59,7 +57,7 @@ def candidates(student: Student, problems: Sequence[Problem]) -> Candidates:
 
 def known_numbers(problem: Problem, step: int) -> set[str]:
     """The numbers that reading the question, or for an intermediate value the answer, would give away."""
-    known = {*re.findall(r"\d+(?:\.\d+)?", problem.question)}
+    known = {*NUMBER.findall(problem.question)}
     return known | {problem.answer} if step < len(problem.steps) - 1 else known
 
 
@@ -149,6 +147,10 @@ def enter(entry: Entry) -> list[Finding]:
     """AUROC and top-1 of one value in the cell that validation problems chose, on test problems."""
     if not entry.seen.rows or not entry.asked.rows:
         return []
+    if len({*entry.asked.true_B.tolist()}) < 2:
+        reason = f"value {entry.step + 1} is the same in all test problems that tell it: one class tells nothing"
+        metric = f"value {entry.step + 1} AUROC{entry.region}"
+        return [invalid(reason, **in_stream(entry.lens, entry.subject, None, "", metric), n=len(entry.asked.rows))]
     cell = entry.best()
     true_B, allowed_BK = entry.asked.true_B, entry.asked.allowed_BK
     mine_BK = entry.test_CBK[cell]
@@ -165,13 +167,9 @@ def enter(entry: Entry) -> list[Finding]:
         nulls = [Null(name=name, **other._asdict()) for name, other in zip(nulls_BK, others, strict=True)]
         findings.append(
             Finding(
-                lens=entry.lens,
-                subject=entry.subject,
-                reference="" if entry.subject == BASE else BASE,
-                layer=layer,
-                module="residual stream",
-                position=place,
-                metric=f"value {entry.step + 1} {metric}{entry.region}{CHOSEN}",
+                **in_stream(
+                    entry.lens, entry.subject, layer, place, f"value {entry.step + 1} {metric}{entry.region}{CHOSEN}"
+                ),
                 n=len(true_B),
                 nulls=tuple(nulls),
                 **mine._asdict(),

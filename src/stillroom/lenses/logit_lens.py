@@ -25,8 +25,8 @@ from stillroom.config import Config
 from stillroom.lenses import ledger
 from stillroom.lenses.ledger import Candidates, Entry, candidates, scored_tokens, truth
 from stillroom.lenses.reading import Silent, number_token, read_silent
-from stillroom.lenses.selection import CHOSEN, Floats, choose, corrected
-from stillroom.lenses.subjects import BASE, Subjects
+from stillroom.lenses.selection import CHOSEN, Floats, choose, corrected, in_stream, invalid
+from stillroom.lenses.subjects import Subjects
 from stillroom.lenses.twins import random_twin
 from stillroom.records import Finding, Null, Problem
 from stillroom.stats import Interval, bootstrap_means, sign_test, wilson
@@ -113,6 +113,7 @@ def deepest(subjects: Subjects, *names: str) -> dict[str, list[Problem]]:
 
 
 def look(config: LogitLensConfig, subjects: Subjects) -> list[Finding]:
+    """The readings of every student but twins, on the problems of `deepest`."""
     splits = deepest(subjects, "validation", "test")
     findings: list[Finding] = []
     for name, student in subjects.readers() if splits else ():
@@ -155,6 +156,8 @@ def report(
                 *_chosen(lens, name, step, chosen, found["test"], asked),
             ]
             grid += _standing(lens, name, step, chosen, found["test"], rows["test"][step].standing)
+        else:
+            grid.append(_untold(lens, name, step, len(splits["test"])))
         told = {split: truth(student, problems, step, among) for split, problems in splits.items()}
         scores = {split: found[split].scores_CBK[:, told[split].rows] for split in splits}
         beside = {rival: scored[:, told["test"].rows] for rival, scored in others.items()}
@@ -239,6 +242,14 @@ def _standing(
         yield from _cells(lens, name, step, _one(reading, cell), rows, ", standing in the text")
 
 
+def _untold(lens: str, name: str, step: int, n: int) -> Finding:
+    reason = (
+        f"in no problem of validation or test can value {step + 1} be told from another problem's: one class alone, or "
+        "values that stand in the text"
+    )
+    return invalid(reason, **in_stream(lens, name, None, "", f"value {step + 1} in top {TOP}"), n=n)
+
+
 def _finding(
     lens: str,
     name: str,
@@ -250,13 +261,7 @@ def _finding(
     p: float | None = None,
 ) -> Finding:
     return Finding(
-        lens=lens,
-        subject=name,
-        reference="" if name == BASE else BASE,
-        layer=cell[0],
-        module="residual stream",
-        position=cell[1],
-        metric=metric,
+        **in_stream(lens, name, *cell, metric),
         n=n,
         nulls=(Null(name="another problem's value", **null._asdict()),),
         p=p,

@@ -20,6 +20,7 @@ from stillroom.activations import passes, residual_stream
 from stillroom.errors import DataError
 from stillroom.records import Problem
 from stillroom.students import Student
+from stillroom.students.batches import right_padded
 from stillroom.students.thinking import Thinking
 
 ANSWER = "The answer is"
@@ -128,15 +129,17 @@ def read_spoken(student: Student, texts: Sequence[Spoken], batch_size: int) -> I
 
 def padded(student: Student, rows: Sequence[Sequence[int]]) -> Tensor:
     """Token ids (B, T), padded on the right, where no token of theirs sees the padding."""
-    ids = torch.full((len(rows), max(map(len, rows))), int(student.tokenizer.pad_token_id))
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = torch.tensor(row)
-    return ids.to(student.model.device)
+    return right_padded(rows, int(student.tokenizer.pad_token_id)).to(student.model.device)
 
 
 def word(student: Student, *ids: int) -> str:
     """The text of tokens, without the space around it."""
-    return str(student.tokenizer.decode(list(ids))).strip()
+    return _word(student.tokenizer, ids)
+
+
+@cache
+def _word(tokenizer: PreTrainedTokenizerBase, ids: tuple[int, ...]) -> str:
+    return str(tokenizer.decode(list(ids))).strip()
 
 
 def tokens(student: Student, text: str) -> list[int]:

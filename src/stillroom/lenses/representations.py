@@ -28,7 +28,7 @@ from stillroom.errors import DataError
 from stillroom.evaluation import spaced
 from stillroom.lenses.kl import divergences
 from stillroom.lenses.reading import Spoken, read_silent, read_spoken, spoken
-from stillroom.lenses.selection import CHOSEN, Floats, choose, invalid
+from stillroom.lenses.selection import CHOSEN, Floats, choose, in_stream, invalid
 from stillroom.lenses.similarity import Pairing, Spread, bootstrapped_cka, isotropic_share
 from stillroom.lenses.subjects import BASE, Subjects
 from stillroom.records import Finding, Null, Problem
@@ -89,6 +89,7 @@ def compare_thoughts(
 
 
 def look(config: RepresentationsConfig, subjects: Subjects) -> list[Finding]:
+    """Every two students by layer and class; steering for those that are the base's own width."""
     splits = {name: spaced(subjects.problems[name], config.problems) for name in ("validation", "test")}
     findings: list[Finding] = []
     for reference, subject in subjects.pairs():
@@ -111,12 +112,12 @@ def told(
         norm, angle, norm_null, angle_null = (Interval(*c) for c in bootstrap_means(means_P4, config.seed).T.tolist())
         pairs = (("relative norm of the difference", norm, norm_null), ("cosine", angle, angle_null))
         for metric, value, null in pairs:
-            address = _address(reference, subject, layer, kind, metric)
+            address = in_stream("representations", subject, layer, kind, metric, reference)
             if not np.isfinite(value.value):
                 yield invalid("the reference's vectors are zero", **address, n=len(means_P4))
                 continue
             yield Finding(**address, n=len(means_P4), nulls=(_other(null),), **value._asdict())
-    address = _address(reference, subject, layer, kind, "CKA")
+    address = in_stream("representations", subject, layer, kind, "CKA", reference)
     batches = np.array(pairing.sums)
     if not len(batches) or not np.isfinite(bootstrapped_cka(batches, config.seed, 1).value):
         reason = "vectors do not vary" if len(batches) else "no batch has four tokens of this class"
@@ -135,7 +136,11 @@ def explained(reference: str, subject: str, layer: int, kind: str, spread: Sprea
     try:
         variance_D, _ = spread.directions()
     except DataError as error:
-        yield invalid(str(error), **_address(reference, subject, layer, kind, "explained variance"), n=spread.count)
+        yield invalid(
+            str(error),
+            **in_stream("representations", subject, layer, kind, "explained variance", reference),
+            n=spread.count,
+        )
         return
     total = float(variance_D.sum())
     even = isotropic_share(spread.count, len(variance_D))
@@ -143,7 +148,9 @@ def explained(reference: str, subject: str, layer: int, kind: str, spread: Sprea
     wide = 1.96 * np.sqrt(2 / spread.count)
     for i, variance in enumerate(variance_D[:count].tolist()):
         share = variance / total if total else 0.0
-        address = _address(reference, subject, layer, kind, f"explained variance of direction {i + 1}")
+        address = in_stream(
+            "representations", subject, layer, kind, f"explained variance of direction {i + 1}", reference
+        )
         low, high = share * max(0.0, 1 - wide), min(1.0, share * (1 + wide))
         yield Finding(**address, value=share, n=spread.count, low=low, high=high, nulls=(null,))
 
@@ -187,7 +194,9 @@ def steer(
         rows = [plain["test"]]
         for added in (move, noise * (move.norm() / noise.norm())):
             rows.append(_answers(first, second, texts["test"], config, (layers[best], added)))
-        address = _address(reference, subject, layers[best], "answer", f"divergence removed by the {name}{CHOSEN}")
+        address = in_stream(
+            "representations", subject, layers[best], "answer", f"divergence removed by the {name}{CHOSEN}", reference
+        )
         yield from removed(np.stack(rows), address, config.seed)
 
 
@@ -233,10 +242,3 @@ def _width(student: Student) -> int:
 
 def _other(null: Interval) -> Null:
     return Null(name="another token's vector", **null._asdict())
-
-
-def _address(reference: str, subject: str, layer: int, place: str, metric: str) -> dict[str, Any]:
-    return {
-        "lens": "representations", "subject": subject, "reference": reference, "layer": layer,
-        "module": "residual stream", "position": place, "metric": metric,
-    }  # fmt: skip

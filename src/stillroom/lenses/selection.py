@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillroom.errors import DataError
+from stillroom.lenses.subjects import BASE
 from stillroom.records import Finding
 from stillroom.stats import benjamini_hochberg, holm
 
@@ -29,6 +30,15 @@ def corrected(findings: Sequence[Finding], method: Literal["bh", "holm"] = "bh")
     tested = [f.p for f in findings if f.p is not None]
     adjusted = iter(benjamini_hochberg(tested) if method == "bh" else holm(tested))
     return [f if f.p is None else f.model_copy(update={"adjusted": next(adjusted)}) for f in findings]
+
+
+def in_stream(
+    lens: str, subject: str, layer: int | None, position: str, metric: str, reference: str | None = None
+) -> dict[str, Any]:
+    """The address of a finding in the residual stream; the reference is the base unless said."""
+    known = ("" if subject == BASE else BASE) if reference is None else reference
+    address = {"lens": lens, "subject": subject, "reference": known, "layer": layer}
+    return {**address, "module": "residual stream", "position": position, "metric": metric}
 
 
 def invalid(reason: str, **address: Any) -> Finding:

@@ -17,16 +17,16 @@ import torch
 from torch import Tensor
 
 from stillroom.errors import DataError
+from stillroom.lenses.reading import ANSWER as SAID
+from stillroom.lenses.reading import NUMBER, padded, tokens
 from stillroom.records import Problem
 from stillroom.students import Student
 from stillroom.students.thoughts import think_and_answer
 
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SIGNS = re.compile(r"[-+*/×÷−=]")
 SENTENCE = re.compile(r"[^.?!\n]*[.?!\n]?")
 END = "question end"
 ANSWER = "answer"
-SAID = "The answer is"
 Spans = Mapping[str, tuple[int, ...]]
 
 
@@ -78,21 +78,21 @@ def _text(student: Student, problem: Problem, prompt: list[int], thoughts_Kd: Te
         signs = [at for at in lines["steps"] if SIGNS.fullmatch(pieces[at].strip())]
         spans["operators"] = (*spans.get("operators", ()), *signs)
     else:
-        ids += _tokens(student, SAID)
+        ids += tokens(student, SAID)
     spans[ANSWER] = (len(ids) - 1,)
     return Text(ids, spans, thoughts_Kd, words)
 
 
 def _steps(student: Student, problem: Problem, start: int) -> tuple[list[int], dict[str, tuple[int, ...]]]:
     """The problem's steps as the lessons write them, then the words before the answer; and where each step stands."""
-    ids = _tokens(student, "<reasoning>\n")
+    ids = tokens(student, "<reasoning>\n")
     spans: dict[str, tuple[int, ...]] = {"steps": ()}
     for number, step in enumerate(problem.steps, 1):
-        line = _tokens(student, f"Step {number}: {step.expression} = {step.value}\n")
+        line = tokens(student, f"Step {number}: {step.expression} = {step.value}\n")
         spans[f"step {number}"] = tuple(range(start + len(ids), start + len(ids) + len(line)))
         spans["steps"] += spans[f"step {number}"]
         ids += line
-    return [*ids, *_tokens(student, f"</reasoning>\n{SAID}")], spans
+    return [*ids, *tokens(student, f"</reasoning>\n{SAID}")], spans
 
 
 def question_spans(student: Student, asked: Sequence[int], question: str) -> dict[str, tuple[int, ...]]:
@@ -135,22 +135,15 @@ def _pieces(student: Student, ids: Sequence[int]) -> list[str]:
     return [token.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n") for token in tokens]
 
 
-def _tokens(student: Student, text: str) -> list[int]:
-    return list(student.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
 def value_token(student: Student, value: str) -> int:
     """The first token of a value that follows `The answer is`."""
-    return _tokens(student, f" {value}")[0]
+    return tokens(student, f" {value}")[0]
 
 
 def batch(student: Student, rows: Sequence[Text]) -> dict[str, Tensor]:
     """The inputs of one pass, padded on the right, where no token of a text sees the padding."""
     device = student.model.device
-    ids_BT = torch.full((len(rows), max(len(row.ids) for row in rows)), int(student.tokenizer.pad_token_id))
-    for i, row in enumerate(rows):
-        ids_BT[i, : len(row.ids)] = torch.tensor(row.ids)
-    ids_BT = ids_BT.to(device)
+    ids_BT = padded(student, [row.ids for row in rows])
     if not any(len(row.thoughts_Kd) for row in rows):
         return {"input_ids": ids_BT}
     inputs_BTd = student.model.get_input_embeddings()(ids_BT).clone()

@@ -21,10 +21,13 @@ from stillroom.activations import final_norm
 from stillroom.config import Config
 from stillroom.lenses.logit_lens import Translate, deepest, plain, report
 from stillroom.lenses.reading import Silent, finite, read_silent
-from stillroom.lenses.subjects import BASE, Subjects
+from stillroom.lenses.selection import in_stream, invalid
+from stillroom.lenses.subjects import Subjects
 from stillroom.records import Finding, Null
 from stillroom.stats import Interval, bootstrap_means
 from stillroom.students import Student
+
+PLACES, DIVERGENCE = "all places", "divergence from the output (nats)"
 
 
 class TunedLensConfig(Config):
@@ -100,6 +103,7 @@ def tuned(student: Student, maps: Sequence[Map]) -> Translate:
 
 
 def look(config: TunedLensConfig, subjects: Subjects) -> list[Finding]:
+    """As the logit lens through maps that are fitted for each student; marked invalid where too little is to fit on."""
     learned_on = "train" if subjects.problems.get("train") else "validation"
     splits = deepest(subjects, "validation", "test")
     findings: list[Finding] = []
@@ -108,7 +112,13 @@ def look(config: TunedLensConfig, subjects: Subjects) -> list[Finding]:
         taught = [p for p in subjects.problems[learned_on] if len(p.steps) == count][: config.problems]
         silent = {split: read_silent(student, problems, config.batch_size) for split, problems in splits.items()}
         taught = taught or splits["validation"]
-        maps = fit_all(student, read_silent(student, taught, config.batch_size), config)
+        learned = read_silent(student, taught, config.batch_size)
+        _, places, rows, width = learned.stream_LPBD.shape
+        if (vectors := min(places * rows, config.vectors)) <= width:
+            reason = f"{vectors} vectors for {width} dimensions: a map would fit anything; give it more problems"
+            findings.append(invalid(reason, **in_stream("tuned_lens", name, None, PLACES, DIVERGENCE), n=vectors))
+            continue
+        maps = fit_all(student, learned, config)
         lens = tuned(student, maps)
         findings += report(config.name, name, student, splits, silent, lens, {"logit lens": (student, silent["test"])})
         findings += divergences(name, student, silent["test"], lens)
@@ -132,17 +142,12 @@ def divergences(name: str, student: Student, silent: Silent, lens: Translate) ->
                 by_place.append(functional.kl_div(guess_BV, out_BV, reduction="none", log_target=True).sum(-1).cpu())
             rows.append(torch.stack(by_place).mean(0))
         mine, null = (Interval(*column) for column in bootstrap_means(torch.stack(rows, dim=1).numpy()).T.tolist())
+        nulls = (Null(name="logit lens", **null._asdict()),)
         findings.append(
             Finding(
-                lens="tuned_lens",
-                subject=name,
-                reference="" if name == BASE else BASE,
-                layer=layer,
-                module="residual stream",
-                position="all places",
-                metric="divergence from the output (nats)",
+                **in_stream("tuned_lens", name, layer, PLACES, DIVERGENCE),
                 n=stream_PBD.shape[1],
-                nulls=(Null(name="logit lens", **null._asdict()),),
+                nulls=nulls,
                 **mine._asdict(),
             )
         )

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from stillroom.config import Config
+from stillroom.lenses.reading import finite
 from stillroom.lenses.selection import invalid
 from stillroom.lenses.spectra import (
     cosine,
@@ -59,6 +60,8 @@ def relative_norm(difference: Floats, reference: Floats, seed: int) -> Interval:
 
     A reference that is all zero (as a bias may be) gives 0 where nothing changed and infinity where something did.
     """
+    if not difference.any():
+        return Interval(0.0, 0.0, 0.0)  # as resampling would find, at length
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(reference), np.full(len(reference), 1 / len(reference)), RESAMPLES)
     low, high = np.quantile(np.sqrt(_ratio(counts @ difference, counts @ reference)), [0.025, 0.975], method="nearest")
@@ -77,7 +80,11 @@ def layer_of(name: str) -> int | None:
 
 
 def look(config: WeightsConfig, subjects: Subjects) -> list[Finding]:
+    """Findings for every two students. Raises `DataError` where a weight is NaN or infinite."""
     weights = shared({name: dict(student.model.named_parameters()) for name, student in subjects.students.items()})
+    for who, own in weights.items():
+        for name, tensor in own.items():
+            finite(tensor, f"{who}'s weight {name}")
     findings: list[Finding] = []
     for reference, subject in subjects.pairs():
         factors = subjects.corrections.get(subject, {}) if reference == BASE else {}

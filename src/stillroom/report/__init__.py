@@ -17,6 +17,7 @@ from stillroom.config import Config
 from stillroom.files import read_lines, write_atomic, write_json, write_lines
 from stillroom.records import Comparison, Finding, Overlap, Problem, Score
 from stillroom.report.answers import Evidence, questions
+from stillroom.report.attention import pattern_figures
 from stillroom.report.behaviour import faithfulness_figures, frontier_figure, memorising_figure
 from stillroom.report.crosscoders import crosscoder_figures
 from stillroom.report.figures import accuracy_figure, layer_figure, lens_figure, loss_figure
@@ -66,6 +67,7 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
         *faithfulness_figures(findings),
         *memorising_figure(findings),
         *lens_figure(findings),
+        *pattern_figures(findings),
         *layer_figure(findings),
         *crosscoder_figures(pairs),
         loss_figure(losses),
