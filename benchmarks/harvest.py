@@ -9,19 +9,15 @@ The last line printed is JSON; the exit code is 0 when every figure holds its ba
 """
 
 import argparse
-import json
-import os
-import platform
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import torch
+from figures import at_least, at_most, close, told_load
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -87,9 +83,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    load = round(os.getloadavg()[0], 2)
-    if load > 0.7:
-        print(f"this machine is busy (load {load:.1f}): seconds are too long, ratios less so", file=sys.stderr)
+    load = told_load()
     count = 1_000_000 if asked.quick else 10_000_000
     before = peak()
     with tempfile.TemporaryDirectory() as scratch:
@@ -105,18 +99,12 @@ def main() -> None:
     print(f"{written:,} vectors written in {middle - began:.1f} s, read and compared in {ended - middle:.1f} s")
     cost = capture_cost(asked.device, 11 if asked.quick else 41)
     figures = [
-        {"name": "capture over plain", "value": round(cost, 1), "unit": "%", "bar": 15, "holds": cost <= 15},
-        {"name": "memory of streaming", "value": round(grown, 1), "unit": "MiB", "bar": 1024, "holds": grown <= 1024},
-        {"name": "vectors that came back", "value": 100.0 * same, "unit": "%", "bar": 100, "holds": same},
+        at_most("capture over plain", cost, "%", 15),
+        at_most("memory of streaming", grown, "MiB", 1024),
+        at_least("vectors that came back", 100.0 * same, "%", 100),
     ]
-    for row in figures:
-        verdict = "holds" if row["holds"] else "MISSED"
-        print(f"{row['name']:24}{row['value']:10} {row['unit']:4} bar {row['bar']:6} {verdict}")
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "load": load}
-    machine |= {"threads": asked.threads, "device": asked.device, "vectors": count}
-    versions = {name: metadata.version(name) for name in ("stillroom", "torch", "transformers", "safetensors")}
-    print(json.dumps({"benchmark": "harvest", "figures": figures, "machine": machine, "versions": versions}))
-    sys.exit(not all(row["holds"] for row in figures))
+    circumstances = {"threads": asked.threads, "device": asked.device, "vectors": count}
+    close("harvest", figures, load, "torch", "transformers", "safetensors", **circumstances)
 
 
 if __name__ == "__main__":

@@ -201,3 +201,13 @@ def test_a_lens_looks_at_every_checkpoint(tmp_path: Path, capsys) -> None:
         with pytest.raises(UsageError, match="known are toy"):
             look({"toy": (ToyConfig, see)}, OverTrainingConfig(lens={"name": name}), Subjects(people, {}, {}))
     assert Place(1, "mlp") in units(people["s"])[0].places
+
+
+def test_an_exam_ends_with_the_context() -> None:
+    """GPT-2 has a vector for each of its positions and none beyond."""
+    words, rows = tokenizer(), sums(2)
+    longest = max(map(len, student().prompts([row.question for row in rows])))
+    tight, full = (Student(tiny("gpt2", len(words), n_positions=longest + room), words, Manner()) for room in (5, 0))
+    assert max(map(len, examine(tight, rows, 96, 2).answers)) <= 5
+    with pytest.raises(DataError, match="leaves no room"):
+        examine(full, rows, 96, 2)

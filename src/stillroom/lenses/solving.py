@@ -54,9 +54,13 @@ def sample(problems: Sequence[Problem], count: int) -> list[Problem]:
 
 
 def examine(student: Student, problems: Sequence[Problem], new_tokens: int, batch_size: int) -> Exam:
-    """Ask the undisturbed student."""
+    """Ask the undisturbed student, for what room its context leaves. Raises `DataError` where it leaves none."""
     prompts = student.prompts([problem.question for problem in problems])
-    config = EvaluateConfig(new_tokens=new_tokens, batch_size=batch_size)
+    thoughts = student.manner.thoughts.count + 2 if student.manner.thoughts else 0
+    room = student.context - max(map(len, prompts)) - thoughts
+    if room < 1:
+        raise DataError(f"a context of {student.context} tokens leaves no room behind the longest question")
+    config = EvaluateConfig(new_tokens=min(new_tokens, room), batch_size=batch_size)
     found = {row: done for part in completions(student, prompts, config) for row, done in part.items()}
     done = [found[row] for row in range(len(problems))]
     answers = [
