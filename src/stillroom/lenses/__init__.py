@@ -37,7 +37,7 @@ from stillroom.records import Finding, Problem
 from stillroom.store import Workplace
 from stillroom.students import Student, load
 
-VERSION = 3
+VERSION = 4
 
 
 class Lens(NamedTuple):
