@@ -1,6 +1,7 @@
 """Pictures of a report for these docs: `python docs/gallery/make.py REPORT.html`.
 
-Opens the page in the system's Chromium and writes each chosen figure as `ANCHOR.png`, and `README.md` with captions.
+Opens the page in the system's Chromium and writes each chosen figure as `ANCHOR.png`, and `README.md` with captions and
+with the settings that the report itself holds: a run with overrides has the same name as one without.
 """
 
 import shutil
@@ -9,26 +10,28 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-FIGURES = ("accuracy", "frontier", "early-answering", "memorising", "logit-lens-latent", "ledger-auroc", "oracle-latent")
+FIGURES = ("accuracy", "frontier", "early-answering", "disturbed", "memorising", "logit-lens-latent", "ledger-auroc")
 """Those of them that the report has are shown."""
 HERE = Path(__file__).parent
 
 
 def main(report: Path) -> None:
     browser = next(path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name)))
-    lines = [
-        "# Gallery",
-        "",
-        "Figures of the report of `abacus`, made by `stillroom run abacus`, `stillroom report abacus -o abacus.html` "
-        "and `python docs/gallery/make.py abacus.html`. Each stands in the report under the same anchor, with its "
-        "data.",
-    ]
+    lines = ["# Gallery", ""]
     with sync_playwright() as driver:
         page = driver.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"]).new_page(
             viewport={"width": 1280, "height": 800}, color_scheme="light"
         )
         page.set_default_timeout(120_000)
         page.goto(report.resolve().as_uri())
+        lines += [
+            f"Figures of one report, {page.locator('h1').inner_text()}, each under its anchor there. The settings that they "
+            "were made with, as the report has them:",
+            "",
+            "```json",
+            page.locator("#provenance ~ details pre").last.text_content() or "",
+            "```",
+        ]
         for name in FIGURES:
             plot = page.locator(f"figure[data-figure={name}] .plot")
             if plot.count():

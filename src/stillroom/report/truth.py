@@ -11,11 +11,11 @@ from stillroom.report.ledger import COLUMNS, ledger
 CHOSEN = ", chosen on validation"
 CAPTION = (
     "The values of the steps are known, so lenses can be held against them. Layer and place were chosen on validation "
-    "problems, shares are of test problems. AUROC is the share of other candidate values that the true one beats, top-1 "
-    "that it beats all; values that stand in the question do not count. Null: the strongest one stands beside each "
-    "score. The last columns tell what activation patching does at that very place: another problem's state there (the "
-    "answer should become that problem's), and its null, a state of the same value (it should stay). A lens can read "
-    "what a student does not use."
+    "problems, shares are of test problems. AUROC is the share of other candidate values that the true one beats, "
+    "top-1 that it beats all; values that stand in the question do not count. Null: the strongest one stands beside "
+    "each score. The last columns tell what activation patching does at that very place: another problem's state there "
+    "(the answer should become that problem's), and its null, a state of the same value (it should stay). A lens can "
+    "read what a student does not use."
 )
 
 
