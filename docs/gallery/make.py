@@ -25,8 +25,8 @@ def main(report: Path) -> None:
         page.set_default_timeout(120_000)
         page.goto(report.resolve().as_uri())
         lines += [
-            f"Figures of one report, {page.locator('h1').inner_text()}, each under its anchor there. The settings that they "
-            "were made with, as the report has them:",
+            f"Figures of one report, {page.locator('h1').inner_text()}, each under its anchor there. The settings that "
+            "they were made with, as the report has them:",
             "",
             "```json",
             page.locator("#provenance ~ details pre").last.text_content() or "",
