@@ -1,11 +1,12 @@
 """Records for the report, small enough to be read in its page."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from stillroom.files import write_lines
 from stillroom.lenses import write_findings
-from stillroom.records import Comparison, Finding, Null, Overlap, Score
+from stillroom.records import Comparison, Effect, Finding, GridRow, Null, Overlap, Score
 from stillroom.store import MANIFEST, Manifest
 from toys import problem, workplace
 
@@ -57,9 +58,9 @@ OVERLAPS = [
 METRICS = [{"step": step, "learning_rate": 0.1, "gradient_norm": 1.0, "ce": 2.0 / step} for step in (1, 2, 4)]
 
 
-def manifest(name: str) -> str:
+def manifest(name: str, stage: str = "student") -> str:
     return Manifest(
-        format=1, stage="student", name=name, key="abc", version=1, config={"fit": {"seed": 7}}, parents={}, files={},
+        format=1, stage=stage, name=name, key="abc", version=1, config={"fit": {"seed": 7}}, parents={}, files={},
         content="def", code="1", host="host-of-the-toy", machine="m", libraries={}, started="2020", seconds=1.0,
         peak_mb=1,
     ).model_dump_json()  # fmt: skip
@@ -80,3 +81,32 @@ def house(root: Path) -> dict[str, Path]:
     for name, folder in parents.items():
         (folder / MANIFEST).write_text(manifest(name))
     return parents
+
+
+def sweep_house(root: Path, count: int) -> dict[str, Path]:
+    """A sweep's comparison of `count` students at six levels in many cells, each beside the next."""
+    folder = workplace(root / "comparison").out
+    cells = [f"normal [level={1 + i % 6} place {i // 6} ]" for i in range(count)]
+    values = [0.3 + 0.1 * (i % 6) + 0.001 * (i % 83) for i in range(count)]
+    told = {"seed": 0, "split": "test", "group": "all", "metric": "accuracy", "n": 300}
+    scores = [
+        Score(student=cell, value=v, low=v - 0.05, high=v + 0.05, **told)
+        for cell, v in zip([*cells, "majority"], [*values, 0.06], strict=True)
+    ]
+    grid = [
+        GridRow(student="normal", teacher="toy", level=1 + i % 6, format="plain", base="small", rest=f"place {i // 6}",
+                seeds=(0,), n=300, value=v, sd=0.0, low=v - 0.05, high=v + 0.05)
+        for i, v in enumerate(values)
+    ]  # fmt: skip
+    pairs = [
+        COMPARISONS[0].model_copy(update={"a": a, "b": b, "holm": 0.5}) for a, b in pairwise(cells) for _ in range(3)
+    ]
+    effects = [
+        Effect(question="granularity", subject=f"normal, place {i}", contrast="slope", value=0.1, low=0.05, high=0.15,
+               n=300, seeds=1)
+        for i in range(count // 6)
+    ]  # fmt: skip
+    for name, rows in (("grid", grid), ("comparisons", pairs), ("effects", effects), ("scores", scores)):
+        write_lines(folder / f"{name}.jsonl", rows)
+    (folder / MANIFEST).write_text(manifest("comparison", "comparison"))
+    return {"comparison": folder}

@@ -9,8 +9,22 @@ import pytest
 from typer.testing import CliRunner
 
 from stillroom.cli import app
-from stillroom.curriculum.compliance import Cell, Text, compliance, counts, distinct, read_texts, similarity, spearman
+from stillroom.curriculum.compliance import (
+    Cell,
+    ComplianceConfig,
+    Text,
+    compliance,
+    counts,
+    distinct,
+    make_compliance,
+    read_texts,
+    similarity,
+    spearman,
+)
 from stillroom.errors import DataError
+from stillroom.files import write_lines
+from stillroom.records import Rationale
+from toys import problem, workplace
 
 DATA = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -124,3 +138,25 @@ def test_the_recorded_rationales_are_measured_as_they_are_known() -> None:
 
 
 PROVENANCE = (DATA / "PROVENANCE.md").read_text() if (DATA / "PROVENANCE.md").exists() else ""
+
+
+def test_a_run_s_rationales_are_measured_and_a_task_s_own_are_not_graded(tmp_path: Path) -> None:
+    for name in ("problems", "rationales", "out"):
+        (tmp_path / name).mkdir()
+    told = [
+        Rationale(problem="p0", teacher=teacher, granularity=level, format="plain", text=text)
+        for teacher, level, text in (
+            ("t", 1, "It is 5."),
+            ("t", 2, "2 + 3 = 5. It is 5."),
+            ("worked", None, "2 + 3 = 5"),
+        )
+    ]
+    write_lines(tmp_path / "problems" / "train.jsonl", [problem("p0", ("2 + 3", 5))])
+    write_lines(tmp_path / "rationales" / "rationales.jsonl", [*told, told[0].model_copy(update={"sample": 1})])
+    parents = {name: tmp_path / name for name in ("problems", "rationales")}
+    make_compliance(ComplianceConfig(each=1), workplace(tmp_path / "out", parents=parents))
+    cells = {c["cell"][3]: c for c in json.loads((tmp_path / "out" / "compliance.json").read_text())["cells"]}
+    assert {level: cell["n"] for level, cell in cells.items()} == {1: 1, 2: 1, None: 1}
+    assert cells[1]["words"][0] == 3
+    assert cells[1]["accuracy"][0] == 1
+    assert cells[None]["accuracy"] is None

@@ -4,17 +4,24 @@ import json
 import re
 import subprocess
 import sys
-from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from report_toys import COMPARISONS, FINDINGS, HOSTILE, METRICS, SCORES, house
+from report_toys import COMPARISONS, FINDINGS, HOSTILE, METRICS, SCORES, house, manifest
 from stillroom.report import ReportConfig, make_report
+from stillroom.report.provenance import with_times
 from toys import workplace
 
 CONFIG = ReportConfig(recipe=f"toy {HOSTILE}", resolved={"b": HOSTILE}, students=("normal",), lenses=("toy",))
+
+
+def told(page: str, name: str) -> dict[str, Any]:
+    """What a figure's block of data holds."""
+    (block,) = re.findall(rf'<script type="application/json" id="data-{name}">(.*?)</script>', page)
+    return json.loads(block)
 
 
 class Reader(HTMLParser):
@@ -69,22 +76,33 @@ def test_the_page_needs_nothing_from_outside(page: str) -> None:
 
 
 def test_every_figure_is_drawn_from_the_records(page: str) -> None:
-    plots = [json.loads(unescape(found)) for found in re.findall(r'data-plot="([^"]*)"', page)]
-    assert len(plots) == 4  # accuracy, the lens of one student, weights, loss
-    accuracy, lens, weights, loss = plots
-    drawn = {(trace["name"], x): y for trace in accuracy["data"] for x, y in zip(trace["x"], trace["y"], strict=True)}
-    told = {(s.student, int(s.group)): s.value for s in SCORES if s.split == "test" and s.group != "all"}
-    assert drawn == told
+    drawn = {
+        (t["name"], x): y for t in told(page, "accuracy")["plot"]["data"] for x, y in zip(t["x"], t["y"], strict=True)
+    }
+    known = {(s.student, int(s.group)): s.value for s in SCORES if s.split == "test" and s.group != "all"}
+    assert drawn == known
     reading = next(f for f in FINDINGS if f.lens == "logit_lens" and "chosen" not in f.metric)
-    assert [trace["y"] for trace in lens["data"]] == [[reading.value], [reading.nulls[0].value]]
+    lens = told(page, "logit-lens-distilled")["plot"]["data"]
+    assert [trace["y"] for trace in lens] == [[reading.value], [reading.nulls[0].value]]
     bars = [f.value for f in FINDINGS if f.metric == "relative difference"]
-    assert [trace["y"] for trace in weights["data"]] == [bars]
-    assert [trace["y"] for trace in loss["data"]] == [[row["ce"] for row in METRICS]]
+    assert [trace["y"] for trace in told(page, "weights")["plot"]["data"]] == [bars]
+    assert [trace["y"] for trace in told(page, "loss")["plot"]["data"]] == [[row["ce"] for row in METRICS]]
+
+
+def test_every_figure_has_its_data_its_null_an_anchor_and_how_it_is_made_again(page: str) -> None:
+    figures = re.findall(r'<figure data-figure="([^"]*)".*?</figure>', page, flags=re.DOTALL)
+    assert len(figures) == len(set(figures)) > 5
+    for name, figure in zip(figures, re.findall(r"<figure .*?</figure>", page, flags=re.DOTALL), strict=True):
+        assert f'id="{name}"' in page
+        assert f'href="#{name}"' in page
+        assert 'data-save="csv"' in figure
+        assert re.search(r"<figcaption>.*([Nn]ull|not with the others)", figure, flags=re.DOTALL), name
+        assert "stillroom show student/abc" in figure
+        assert told(page, name)["rows"]
 
 
 def test_intervals_are_drawn_as_they_were_measured(page: str) -> None:
-    accuracy = json.loads(unescape(re.findall(r'data-plot="([^"]*)"', page)[0]))
-    for trace in accuracy["data"]:
+    for trace in told(page, "accuracy")["plot"]["data"]:
         rows = {int(s.group): s for s in SCORES if (s.student, s.split) == (trace["name"], "test") and s.group != "all"}
         bars = zip(trace["x"], trace["error_y"]["array"], trace["error_y"]["arrayminus"], strict=True)
         for x, above, below in bars:
@@ -92,11 +110,17 @@ def test_intervals_are_drawn_as_they_were_measured(page: str) -> None:
 
 
 def test_no_figure_needs_colour(page: str) -> None:
-    accuracy, _, weights, _ = (json.loads(unescape(p)) for p in re.findall(r'data-plot="([^"]*)"', page))
-    looks = [(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in accuracy["data"]]
+    accuracy, weights = (told(page, name)["plot"]["data"] for name in ("accuracy", "weights"))
+    looks = [(trace["line"]["dash"], trace["marker"]["symbol"]) for trace in accuracy]
     assert len(set(looks)) == len(looks) > 1
-    patterns = [trace["marker"]["pattern"]["shape"] for trace in weights["data"]]
+    patterns = [trace["marker"]["pattern"]["shape"] for trace in weights]
     assert len(set(patterns)) == len(patterns)
+
+
+def test_the_first_screen_tells_what_students_were_shown_and_how_often_they_are_right(page: str) -> None:
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>(.*?)</tr>', page)
+    assert [name for name, _, _ in rows] == ["majority", "normal", "distilled"]
+    assert re.findall(r"<td>([\d.]+) <small>(.*?)</small>", rows[2][2]) == [("50.0", "[40.0, 60.0]")] * 2
 
 
 def test_the_findings_stand_beside_the_page(folder: Path) -> None:
@@ -118,9 +142,31 @@ def test_tables_tell_comparisons_and_where_it_comes_from(page: str) -> None:
     assert "host-of-the-toy" not in page  # times and hosts are no result
 
 
+def test_a_report_that_is_handed_out_tells_machine_time_and_cost(folder: Path) -> None:
+    for name in ("report.html", "report.md"):
+        page = (folder / name).read_text(encoding="utf-8")
+        house_of = {**json.loads(manifest("report", "report")), "parents": {}}
+        (folder / "manifest.json").write_text(json.dumps(house_of))
+        full = with_times(page, folder, [{"teacher": HOSTILE, "usd": 0.25}])
+        (folder / "manifest.json").unlink()
+        assert "host-of-the-toy" in full
+        assert "0.25" in full
+        assert HOSTILE not in full
+
+
+def test_the_same_stands_in_markdown(folder: Path) -> None:
+    page = (folder / "report.md").read_text(encoding="utf-8")
+    assert "| distilled |  | 50.0 [40.0, 60.0] | 50.0 [40.0, 60.0] |" in page
+    assert "| normal | distilled | 0 | 9 | 77.8 % | 44.4 % to 100.0 % | 8 | 1 | 0.0391 |" in page
+    assert "<script" not in page
+    tables = [line for line in page.splitlines() if line.startswith("|")]
+    assert tables
+    assert not re.search(r"\|\n\n\|(?!-)", page)  # an empty line would end a table
+
+
 def test_the_same_records_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     make_report(CONFIG, workplace(tmp_path / "out", parents=house(tmp_path)))
-    for name in ("report.html", "findings.parquet", "recipe.json"):
+    for name in ("report.html", "report.md", "findings.parquet", "recipe.json"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes(), name
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from report_toys import FINDINGS, METRICS, SCORES, finding, score
 from stillroom.files import write_lines
-from stillroom.report.figures import accuracy_figure, accuracy_table, layer_figure, lens_figure, loss_figure
+from stillroom.report.figures import accuracy_figure, accuracy_table, loss_figure
+from stillroom.report.readings import layer_figure, lens_figure
 
 
 def traces(plot: str) -> dict[str, dict[str, list[float]]]:

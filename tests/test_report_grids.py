@@ -1,15 +1,18 @@
 """A grid in words and tables: what the intervals allow to say and no more, and files that others can read."""
 
 import csv
+import json
 from pathlib import Path
 
 import openpyxl
 import pytest
 
-from stillroom.files import write_lines
+from report_toys import sweep_house
+from stillroom.files import read_lines, write_lines
 from stillroom.records import Comparison, Effect, GridRow, Score
 from stillroom.report.exports import export, spreadsheet, tables
 from stillroom.report.grids import findings, granularity_figure, grid_text, shape
+from stillroom.report.overview import accuracy
 
 ROWS = [
     GridRow(student="base", base="small", seeds=(0,), n=300, value=0.01, sd=0.0, low=0.0, high=0.03),
@@ -123,3 +126,21 @@ def test_the_same_tables_give_the_same_bytes_whenever_they_are_written(monkeypat
     monkeypatch.setattr("time.time", lambda: 2e9)
     monkeypatch.setattr("time.localtime", lambda *_: (2033, 5, 18, 3, 33, 20, 2, 138, 0))
     assert spreadsheet(found) == first
+
+
+def test_a_thousand_students_are_folded_by_name_and_their_lines_by_student(tmp_path: Path) -> None:
+    folder = sweep_house(tmp_path, 1000)["comparison"]
+    figure = accuracy(read_lines(folder / "scores.jsonl", Score))
+    assert len(json.loads(figure.plot)["data"]) == 2
+    assert len(figure.rows) == 1001
+    assert "One point for each of 1001 students" in figure.caption
+    (lines,) = granularity_figure(read_lines(folder / "grid.jsonl", GridRow))
+    (line,) = json.loads(lines.plot)["data"]
+    assert (line["name"], line["x"]) == ("normal", [1, 2, 3, 4, 5, 6])
+    assert len(lines.rows) == 1000
+
+
+def test_few_students_have_a_row_each() -> None:
+    told = {"split": "test", "group": "all", "metric": "accuracy", "n": 9, "low": 0.1, "high": 0.9, "seed": 0}
+    figure = accuracy([Score(student=f"normal [{i}]", value=0.5, **told) for i in range(3)])
+    assert json.loads(figure.plot)["data"][0]["y"] == ["normal [0]", "normal [1]", "normal [2]"]

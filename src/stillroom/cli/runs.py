@@ -3,6 +3,7 @@
 import json
 import os
 import webbrowser
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -59,7 +60,7 @@ def run(
         emit(accuracy_table(made["scores"] / "scores.jsonl"))
     emit(f"{result if result.exists() else folder}")
     if output is not None:
-        copy(table or result, output)
+        copy(table, output) if table else _hand_out(result, output, store.journal)
 
 
 @app.command("list")
@@ -127,9 +128,10 @@ def show(
 def report(
     recipe: Annotated[str | None, typer.Argument(help="The recipe whose newest report is meant.")] = None,
     output: Output = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The report in Markdown.")] = False,
     browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:
-    """Find the newest report of the store.
+    """Find the newest report of the store; -o writes it out with machine, time and cost of every stage.
 
     Example: stillroom report abacus -o abacus.html
     """
@@ -141,12 +143,25 @@ def report(
         raise UsageError(
             f"{store.root} holds no report{f' of {recipe}' if recipe else ''}: make one with `stillroom run abacus`"
         )
-    path = store.folder("report", found[-1].key) / "report.html"
+    path = store.folder("report", found[-1].key) / ("report.md" if markdown else "report.html")
     emit(str(path))
     if output is not None:
-        copy(path, output)
+        _hand_out(path, output, store.journal)
     if browser:
-        webbrowser.open(path.resolve().as_uri())
+        webbrowser.open((output or path).resolve().as_uri())
+
+
+def _hand_out(report: Path, output: Path, journal: Path) -> None:
+    """A stored report with what is known of machine, time and cost, which the store keeps apart from results."""
+    from stillroom.files import write_atomic
+    from stillroom.report.provenance import with_times
+    from stillroom.teachers.teaching import journal_report
+
+    if not report.exists():
+        raise UsageError(f"there is no {report.name} to write to {output}: run the recipe to its end, without --until")
+    costs = journal_report(journal) if journal.exists() else []
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(output, with_times(report.read_text(encoding="utf-8"), report.parent, costs))
 
 
 @app.command()

@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from scipy.stats import rankdata
 
-from stillroom.curriculum.gates import flaw
+from stillroom.config import Config
+from stillroom.curriculum.gates import TRUSTED, flaw
 from stillroom.errors import DataError
-from stillroom.files import numbered_lines
-from stillroom.records import Kind
+from stillroom.files import numbered_lines, read_lines, write_atomic
+from stillroom.records import Kind, Problem, Rationale
 from stillroom.stats import Interval, bootstrap_mean, wilson
+from stillroom.store import Workplace
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.teachers import concluded
 
+VERSION = 1
 SENTENCE = re.compile(r"(?<=[.!?])[\"')\]*]*\s+(?=[\"'(*$\\A-Z0-9])|\n+")
 STEP = re.compile(r"^\s*(?:\d{1,2}[.)]|step \d+[:.]?|[-*•])\s", re.IGNORECASE | re.MULTILINE)
 EQUATION = re.compile(r"[\w)}\]%$]\s*=\s*[-$({\[\\\w]")
@@ -95,6 +98,27 @@ class Family(BaseModel):
 class Report(BaseModel):
     cells: list[Measures]
     families: list[Family]
+
+
+class ComplianceConfig(Config):
+    each: int = Field(2000, ge=1)
+    """The first so many rationales of each cell are measured."""
+
+
+def make_compliance(config: ComplianceConfig, at: Workplace) -> None:
+    """Stage `compliance`: the report on a run's rationales, as `compliance.json`."""
+    problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
+    counted: Counter[Cell] = Counter()
+    texts = []
+    for one in read_lines(at.parents["rationales"] / "rationales.jsonl", Rationale):
+        problem = problems[one.problem]
+        cell = Cell(problem.task, one.teacher, one.format, one.granularity)
+        counted[cell] += 1
+        if counted[cell] <= config.each:
+            said = f"{one.text}\n{one.conclusion}" if one.conclusion else one.text
+            answer = "" if one.teacher in TRUSTED else problem.answer  # it is the gold that such a text was made of
+            texts.append(Text(cell, one.problem, said, answer, one.truncated, None, problem.kind))
+    write_atomic(at.out / "compliance.json", compliance(texts).model_dump_json(indent=1) + "\n")
 
 
 def read_texts(path: Path) -> Iterator[Text]:

@@ -29,9 +29,9 @@ from stillroom.teachers import TEACHERS
 __all__ = ["STAGES", "Planner", "plan", "run", "schema", "upto"]
 
 STAGES = (
-    "problems", "contamination", "rationales", "kept", "lessons", "primer", "base", "student", "copies", "predictions",
-    "scores", "faithfulness", "cost", "memorising", "lens", "crosscoder", "traces", "reader", "oracle", "report",
-    "comparison",
+    "problems", "contamination", "rationales", "kept", "compliance", "lessons", "primer", "base", "student", "copies",
+    "predictions", "scores", "faithfulness", "cost", "memorising", "lens", "crosscoder", "traces", "reader", "oracle",
+    "report", "comparison",
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 from stillroom import crosscoder, curriculum, evaluation, lenses, oracle, report, tasks, teachers
 from stillroom.config import Config
-from stillroom.curriculum import gates
+from stillroom.curriculum import compliance, gates
 from stillroom.errors import ConfigError, DataError, unknown
 from stillroom.files import sha256
 from stillroom.lenses import LENSES
@@ -92,8 +92,9 @@ class Planner:
         if recipe.base.teacher is not None:
             first = self._taught(" of the base", recipe.base.teacher, problems)
         made = {stage.key: stage for stage in (*first, *taught)}  # the base's own teacher may be the recipe's
-        experiment = self._experiment(problems, taught[-1], first[-1], tests, gate)
-        return [problems, *tests.values(), gate, *made.values(), *experiment]
+        obeyed = list(self._obeyed(made.values()))
+        experiment = self._experiment(problems, taught[-1], first[-1], tests, gate, obeyed)
+        return [problems, *tests.values(), gate, *made.values(), *obeyed, *experiment]
 
     def _taught(self, of: str, teacher: dict[str, Any], problems: Stage) -> list[Stage]:
         """What a teacher writes, and what of it students are shown."""
@@ -109,6 +110,16 @@ class Planner:
             rationales,
             self.stage("kept", f"kept{of}", gates.VERSION, gate, parents, partial(gates.make_kept, gate)),
         ]
+
+    def _obeyed(self, taught: Iterable[Stage]) -> Iterator[Stage]:
+        """What tells of each of these rationales whether their teacher obeyed."""
+        config = compliance.ComplianceConfig()
+        for stage in taught:
+            if stage.stage == "rationales":
+                name = stage.name.replace("rationales", "compliance")
+                parents = {"problems": stage.parents["problems"], "rationales": stage}
+                run = partial(compliance.make_compliance, config)
+                yield self.stage("compliance", name, compliance.VERSION, config, parents, run)
 
     def _problems(self, name: str, task: Task, config: Config) -> Stage:
         make = partial(tasks.make_problems, task, config, self.data)
@@ -136,7 +147,13 @@ class Planner:
         return self.stage("lessons", f"lessons {variant}{of}", curriculum.VERSION, config, taught, run)
 
     def _experiment(
-        self, problems: Stage, kept: Stage, first: Stage, tests: Mapping[str, Stage], gate: Stage
+        self,
+        problems: Stage,
+        kept: Stage,
+        first: Stage,
+        tests: Mapping[str, Stage],
+        gate: Stage,
+        obeyed: Sequence[Stage],
     ) -> Iterator[Stage]:
         recipe = self.recipe
         variants: list[Variant] = sorted({"normal", *(entry.variant for entry in recipe.students.values())})
@@ -156,6 +173,7 @@ class Planner:
         looked: dict[str, Stage] = {}
         paired: dict[str, Stage] = {}
         trained: dict[str, Stage] = {}
+        thinking: dict[str, Stage] = {}
         asked: dict[str, Stage] = {}
         if (teacher := local_teacher(recipe)) is not None:
             asked[TEACHER] = pretrained(TEACHER, teacher)
@@ -183,13 +201,15 @@ class Planner:
                 yield paired[name]
             for name, entry in recipe.students.items():
                 if entry.thoughts and entry.twin_of is None:
-                    yield from self._oracle(self.label(name, seed), seed, people[name], problems)
+                    asking = list(self._oracle(self.label(name, seed), seed, people[name], problems))
+                    thinking |= {one.name.removeprefix("oracle "): one for one in asking if one.stage == "oracle"}
+                    yield from asking
         scores = self._scores(problems, answered, tests, further)
         yield scores
         measured = list(self._scrutiny(problems, asked, answered))
         yield from (stage for _, stage in measured)
         told = {role: stage for role, stage in measured if role}
-        yield self._report(problems, gate, scores, trained, looked, told, paired)
+        yield self._report(problems, gate, scores, trained, looked, told, paired, thinking, obeyed)
 
     def label(self, name: str, seed: int) -> str:
         return name if len(self.recipe.seeds) == 1 or name == TEACHER else f"{name}@{seed}"
@@ -298,6 +318,8 @@ class Planner:
         looked: Mapping[str, Stage],
         measured: Mapping[str, Stage],
         paired: Mapping[str, Stage],
+        thinking: Mapping[str, Stage],
+        obeyed: Sequence[Stage],
     ) -> Stage:
         resolved = self.recipe.model_dump(mode="json", exclude={"settings", "data", "sweep"})
         config = report.ReportConfig(
@@ -307,6 +329,8 @@ class Planner:
             students=tuple(trained),
             measured=tuple(measured),
             crosscoders=tuple(paired),
+            oracles=tuple(thinking),
+            teachers=tuple(stage.name for stage in obeyed),
         )
         parents = {
             "problems": problems,
@@ -316,5 +340,7 @@ class Planner:
             **{f"lens {name}": s for name, s in looked.items()},
             **measured,
             **{f"crosscoder {name}": s for name, s in paired.items()},
+            **{f"oracle {name}": s for name, s in thinking.items()},
+            **{s.name: s for s in obeyed},
         }
         return self.stage("report", "report", report.VERSION, config, parents, partial(report.make_report, config))

@@ -1,14 +1,13 @@
-"""The report: scores and findings become one self-contained HTML page, and the findings one Parquet table.
+"""The report: scores and findings become one self-contained HTML page, and the same in Markdown.
 
 It reads the store's files and records only, and never imports torch.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import plotly.offline
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,14 +16,19 @@ from stillroom.config import Config
 from stillroom.files import read_lines, write_atomic, write_json, write_lines
 from stillroom.records import Comparison, Finding, Overlap, Problem, Score
 from stillroom.report.answers import Evidence, questions
-from stillroom.report.attention import pattern_figures
 from stillroom.report.behaviour import faithfulness_figures, frontier_figure, memorising_figure
 from stillroom.report.crosscoders import crosscoder_figures
-from stillroom.report.figures import accuracy_figure, layer_figure, lens_figure, loss_figure
-from stillroom.report.ledger import COLUMNS, ledger
-from stillroom.store import MANIFEST, Manifest, Workplace
+from stillroom.report.figures import Figure, accuracy_figure, loss_figure
+from stillroom.report.lenses import lens_parts
+from stillroom.report.oracles import oracle_figures
+from stillroom.report.organism import student_rows, student_steps
+from stillroom.report.pages import Part, remakes, template
+from stillroom.report.provenance import SLOT, rows, versions
+from stillroom.report.teaching import compliance_figures
+from stillroom.report.truth import ledger_figures
+from stillroom.store import Workplace
 
-VERSION = 3
+VERSION = 4
 
 
 class ReportConfig(Config):
@@ -38,83 +42,84 @@ class ReportConfig(Config):
     """Parents whose findings stand in `findings.jsonl`."""
     crosscoders: tuple[str, ...] = ()
     """Pairs of models that have one."""
+    oracles: tuple[str, ...] = ()
+    """Students whose thoughts were asked about."""
+    teachers: tuple[str, ...] = ()
+    """Parents that tell whether a teacher obeyed."""
 
 
 def make_report(config: ReportConfig, at: Workplace) -> None:
-    """Stage `report`: `report.html`, `findings.parquet` and the resolved recipe."""
-    tables = [pq.read_table(at.parents[f"lens {name}"] / "findings.parquet") for name in config.lenses]
-    findings: list[Finding] = []
-    if tables:
-        table = pa.concat_tables(tables)
-        pq.write_table(table, at.out / "findings.parquet")
-        rows = [Finding.model_validate(row) for row in table.to_pylist()]
-        findings = [finding for finding in rows if not finding.invalid]  # the table keeps those, with their reasons
+    """Stage `report`: `report.html`, `report.md`, `findings.parquet` and the resolved recipe."""
+    looked = _looked(config, at)
     measured = [f for name in config.measured for f in read_lines(at.parents[name] / "findings.jsonl", Finding)]
     if measured:
         write_lines(at.out / "measured.jsonl", measured)
-        findings += measured
     pairs = {name: at.parents[f"crosscoder {name}"] for name in config.crosscoders}
-    for folder in pairs.values():
-        findings += read_lines(folder / "findings.jsonl", Finding)
+    across = [f for folder in pairs.values() for f in read_lines(folder / "findings.jsonl", Finding)]
+    found = [f for rows in looked.values() for f in rows if not f.invalid]  # the tables keep those, with their reasons
     scores = read_lines(at.parents["scores"] / "scores.jsonl", Score)
-    comparisons = read_lines(at.parents["scores"] / "comparisons.jsonl", Comparison)
-    evidence = Evidence(scores, comparisons, findings)
-    example = read_lines(at.parents["problems"] / "test.jsonl", Problem)[-1]
-    losses = {name: _metrics(at.parents[name] / "metrics.jsonl") for name in config.students}
-    figures = [
-        accuracy_figure(scores),
-        *frontier_figure(scores, findings),
-        *faithfulness_figures(findings),
-        *memorising_figure(findings),
-        *lens_figure(findings),
-        *pattern_figures(findings),
-        *layer_figure(findings),
-        *crosscoder_figures(pairs),
-        loss_figure(losses),
+    comparisons = [c for c in read_lines(at.parents["scores"] / "comparisons.jsonl", Comparison) if c.split == "test"]
+    evidence = Evidence(scores, comparisons, [*found, *measured, *across])
+    accuracy = accuracy_figure(scores)._replace(made_of=("scores",))
+    losses = loss_figure({name: _metrics(at.parents[name] / "metrics.jsonl") for name in config.students})
+    taught = {role: at.parents[role] for role in config.teachers}
+    oracles = {name: at.parents[f"oracle {name}"] for name in config.oracles}
+    parts = [
+        *_part("behaviour", "What answers rest on", _behaviour(scores, measured, config)),
+        *lens_parts(list(looked.items())),
+        *_part("truth", "The ledger of truth", ledger_figures(found, list(looked))),
+        *_part("crosscoders", "Crosscoders and geometry", crosscoder_figures(pairs)),
+        *_part("oracle", "The oracle", oracle_figures(oracles)),
+        *_part("teaching", "Did the teacher obey?", compliance_figures(taught)),
+        *_part("training", "Training", [losses._replace(made_of=config.students)]),
     ]
-    page = template("report.html").render(
-        recipe=config.recipe,
-        resolved=json.dumps(config.resolved, indent=1, sort_keys=True),
-        figures=figures,
-        questions=questions(evidence),
-        ledger={"columns": COLUMNS, "rows": ledger(findings)},
-        comparisons=[c for c in comparisons if c.split == "test"],
-        overlaps=read_lines(at.parents["contamination"] / "overlaps.jsonl", Overlap),
-        example=example,
-        provenance=_provenance(at.parents),
-        plotly=plotly.offline.get_plotlyjs(),
-    )
+    figures = [accuracy, *(figure for part in parts for figure in part.figures)]
+    told = {
+        "recipe": config.recipe,
+        "resolved": json.dumps(config.resolved, indent=1, sort_keys=True),
+        "accuracy": accuracy,
+        "steps": student_steps(scores),
+        "students": student_rows(scores, config.resolved),
+        "parts": parts,
+        "questions": questions(evidence),
+        "comparisons": comparisons,
+        "overlaps": read_lines(at.parents["contamination"] / "overlaps.jsonl", Overlap),
+        "example": read_lines(at.parents["problems"] / "test.jsonl", Problem)[-1],
+        "provenance": rows(at.parents),
+        "versions": versions(at.parents),
+        "remakes": remakes(config.recipe, figures, at.parents),
+        "slot": SLOT,
+    }
+    page = template("report.html").render(told, plotly=plotly.offline.get_plotlyjs())
     write_atomic(at.out / "report.html", page)
+    write_atomic(at.out / "report.md", template("report.md").render(told))
     write_json(at.out / "recipe.json", config.resolved)
+
+
+def _looked(config: ReportConfig, at: Workplace) -> dict[str, list[Finding]]:
+    """The findings of every lens by the role of its stage; all of them together as `findings.parquet`."""
+    tables = {f"lens {name}": pq.read_table(at.parents[f"lens {name}"] / "findings.parquet") for name in config.lenses}
+    if tables:
+        pq.write_table(pa.concat_tables(tables.values()), at.out / "findings.parquet")
+    return {role: [Finding.model_validate(row) for row in table.to_pylist()] for role, table in tables.items()}
+
+
+def _behaviour(scores: Sequence[Score], measured: Sequence[Finding], config: ReportConfig) -> list[Figure]:
+    """Figures of cost, faithfulness and memory, each with the stages that it is made of."""
+    made = {
+        kind: tuple(name for name in config.measured if name.startswith(kind))
+        for kind in ("cost", "faithfulness", "memorising")
+    }
+    frontier = [f._replace(made_of=("scores", *made["cost"])) for f in frontier_figure(scores, measured)]
+    faithful = [f._replace(made_of=made["faithfulness"]) for f in faithfulness_figures(measured)]
+    memory = [f._replace(made_of=made["memorising"]) for f in memorising_figure(measured)]
+    return [*frontier, *faithful, *memory]
+
+
+def _part(anchor: str, title: str, figures: Sequence[Figure]) -> list[Part]:
+    return [Part(anchor, title, "", figures)] if figures else []
 
 
 def _metrics(path: Path) -> list[dict[str, float]]:
     """What the loop logged; a base that was not trained here has no log."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def _provenance(parents: Mapping[str, Path]) -> list[dict[str, str]]:
-    """What each parent is and what it holds. Times and hosts are left out: `stillroom show` has them."""
-    rows = []
-    for folder in parents.values():
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-        seed = manifest.config.get("fit", {}).get("seed", manifest.config.get("seed", ""))
-        rows.append(
-            {
-                "name": manifest.name,
-                "key": f"{manifest.stage}/{manifest.key}",
-                "seed": str(seed),
-                "content": manifest.content,
-            }
-        )
-    return rows
-
-
-def template(name: str) -> jinja2.Template:
-    """One of this room's pages, every value in it escaped."""
-    loader = jinja2.PackageLoader("stillroom.report", ".")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["figure"] = lambda value: f"{value:.3g}"
-    environment.filters["share"] = lambda value: f"{100 * value:.1f} %"
-    environment.filters["points"] = lambda value: f"{100 * value:+.2f}"
-    return environment.get_template(name)

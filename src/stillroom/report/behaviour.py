@@ -42,9 +42,9 @@ def frontier_figure(scores: Sequence[Score], findings: Sequence[Finding]) -> lis
     place = order(findings)
     for cost, score in points:
         plot.add_scatter(
-            x=[cost.value], y=[score.value], name=cost.subject, text=[cost.subject], textposition="top center",
-            error_x=interval([cost]), error_y=interval([score]), showlegend=False,
-            **{**curve(place[cost.subject]), "mode": "markers+text"},
+            x=[cost.value], y=[score.value], name=cost.subject,
+            error_x=interval([cost]), error_y=interval([score]),
+            **{**curve(place[cost.subject]), "mode": "markers"},
         )  # fmt: skip
     null = next((s for s in scores if (s.student, s.split, s.group) == (MAJORITY, "test", "all")), None)
     if null is not None:

@@ -24,12 +24,14 @@ def crosscoder_figures(folders: Mapping[str, Path]) -> list[Figure]:
     for name, folder in folders.items():
         findings = read_lines(folder / "findings.jsonl", Finding)
         means[name] = next(f for f in findings if f.metric == "mean NRN")
-        figures += [_histogram(name, folder, findings), *_changes(name, findings), *_curves(name, folder, findings)]
-    return [*figures, _means(means)] if len(means) > 1 else figures
+        own = [_histogram(name, folder, findings), *_changes(name, findings), *_curves(name, folder, findings)]
+        figures += [figure._replace(made_of=(f"crosscoder {name}",)) for figure in own]
+    together = tuple(f"crosscoder {name}" for name in folders)
+    return [*figures, _means(means)._replace(made_of=together)] if len(means) > 1 else figures
 
 
 def _anchor(kind: str, name: str) -> str:
-    return f"crosscoder-{kind}-{name.replace(' → ', '-to-').replace('@', '-')}"
+    return f"crosscoder-{kind}-{name}"
 
 
 def _rows(findings: Sequence[Finding]) -> list[tuple[Any, ...]]:

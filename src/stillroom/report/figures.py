@@ -1,5 +1,9 @@
-"""Figures: scores and findings as Plotly pictures, readable without colour, each with its table and its null."""
+"""Figures: scores and findings as Plotly pictures, readable without colour, each with its table and its null.
 
+Ink, paper and grid are the page's: it draws every figure in its own theme, light or dark (`script.html`).
+"""
+
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +25,13 @@ class Figure(NamedTuple):
     caption: str
     """What is shown, and what would be seen if there were nothing to find."""
     plot: str
-    """Plotly's own JSON."""
+    """Plotly's own JSON; empty where the table is all there is."""
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
+    made_of: tuple[str, ...] = ()
+    """The parents of the report that hold its numbers."""
+    height: int = 420
+    """In pixels, of the plot."""
 
 
 def curve(index: int, marker: bool = True) -> dict[str, Any]:
@@ -36,18 +44,28 @@ def curve(index: int, marker: bool = True) -> dict[str, Any]:
     )
 
 
+def anchor_of(name: str) -> str:
+    """A name as the end of an address: small letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower().replace("→", "to")).strip("-")
+
+
 def finished(
-    anchor: str, title: str, caption: str, plot: go.Figure, columns: tuple[str, ...], rows: list[tuple[Any, ...]]
+    anchor: str,
+    title: str,
+    caption: str,
+    plot: go.Figure,
+    columns: tuple[str, ...],
+    rows: list[tuple[Any, ...]],
+    height: int = 420,
 ) -> Figure:
-    """The plot in the house's style, with its caption and its table."""
+    """The plot in the house's style, with its caption and its table. `height` is in pixels."""
     plot.update_layout(
-        template="plotly_white",
-        margin={"l": 60, "r": 20, "t": 20, "b": 50},
-        legend={"orientation": "h", "y": -0.25},
-        font={"family": "system-ui, sans-serif", "size": 14},
-        height=420,
+        template="none",
+        margin={"l": 60, "r": 20, "t": 10, "b": 50},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "yref": "paper"},
+        height=height,
     )
-    return Figure(anchor, title, caption, plot.to_json(), columns, rows)
+    return Figure(anchor_of(anchor), title, caption, plot.to_json(), columns, rows, height=height)
 
 
 def interval(rows: Sequence[Any]) -> dict[str, Any]:
@@ -76,97 +94,24 @@ def accuracy_figure(scores: Sequence[Score]) -> Figure:
             y=[s.value for s in rows],
             name=label,
             error_y=interval(rows),
+            offsetgroup=label,
             **curve(index),
         )
+    plot.update_layout(scattermode="group", scattergap=0.8)
     plot.update_xaxes(title="steps of the problem", dtick=1)
     plot.update_yaxes(title="accuracy", range=[0, 1.04], tickformat=".0%")
     return finished(
         "accuracy",
         "Accuracy by number of steps",
-        "Greedy answers to test problems, none of which is in the training data. Bars are 95 % Wilson intervals. Null: "
+        "Greedy answers to test problems, none of which is in the training data, in percent with 95 % Wilson "
+        "intervals. Null: "
         "`majority` always gives the most frequent training answer; a student that learned nothing lies on it. Where "
         "the task has the split `longer`, it is the last point: one step more than any training problem.",
         plot,
         ("student", "seed", "split", "steps", "accuracy", "low", "high", "n"),
         [(s.student, s.seed, s.split, s.group, s.value, s.low, s.high, s.n) for s in shown],
+        height=320,
     )
-
-
-def lens_figure(findings: Sequence[Finding]) -> list[Figure]:
-    """The logit lens at the answer position by layer: a line a value, a panel of dotted nulls, for each student."""
-    figures = []
-    rows = [f for f in findings if f.lens == "logit_lens" and f.metric.endswith("in top 5") and f.position == "answer"]
-    for name in dict.fromkeys(f.subject for f in rows):
-        plot = go.Figure()
-        mine = [f for f in rows if f.subject == name]
-        for index, metric in enumerate(dict.fromkeys(f.metric for f in mine)):
-            line = sorted((f for f in mine if f.metric == metric), key=lambda f: f.layer or 0)
-            label = metric.partition(" in ")[0]
-            plot.add_scatter(
-                x=[f.layer for f in line],
-                y=[f.value for f in line],
-                name=label,
-                error_y=interval(line),
-                **curve(index),
-            )
-            null = {**curve(index, marker=False), "opacity": 0.6}
-            plot.add_scatter(
-                x=[f.layer for f in line], y=[f.nulls[0].value for f in line], name=f"{label}: null", **null
-            )
-        plot.update_xaxes(title="layer (0 is the embedding)", dtick=1)
-        plot.update_yaxes(title="share in the top 5", range=[0, 1.04], tickformat=".0%")
-        figures.append(
-            finished(
-                f"logit-lens-{name}",
-                f"Logit lens at the answer position: {name}",
-                "Lines with markers: the share of test problems in which the value of that step is among the five "
-                "tokens that the lens ranks highest, after `The answer is` and without reasoning in words. The last "
-                "value is the answer. Lines without markers are the null: the same reading of another problem's value. "
-                "Where the two meet, nothing is read.",
-                plot,
-                ("value", "layer", "share", "low", "high", "null", "n"),
-                [(f.metric, f.layer, f.value, f.low, f.high, f.nulls[0].value, f.n) for f in mine],
-            )
-        )
-    return figures
-
-
-def layer_figure(findings: Sequence[Finding]) -> list[Figure]:
-    """Relative weight difference by layer for every pair of models; numbers stand on the bars."""
-    rows = [f for f in findings if f.lens == "weights" and f.module == "all" and f.metric == "relative difference"]
-    if not rows:
-        return []
-    plot = go.Figure()
-    for index, pair in enumerate(dict.fromkeys((f.reference, f.subject) for f in rows)):
-        bars = [f for f in rows if (f.reference, f.subject) == pair]
-        plot.add_bar(
-            x=["outside" if f.layer is None else f"layer {f.layer}" for f in bars],
-            y=[f.value for f in bars],
-            name=f"{pair[0]} → {pair[1]}",
-            error_y=interval(bars),
-            text=[f"{f.value:.2f}" for f in bars],
-            marker={
-                "color": COLOURS[index % 8],
-                "pattern": {"shape": ("", "/", "x", "-", "|", "+", ".", "\\")[index % 8]},
-            },
-        )
-    plot.update_yaxes(title="‖W′ − W‖ / ‖W‖")
-    return [
-        finished(
-            "weights",
-            "Weight differences by layer",
-            "How far all parameters of a layer moved, relative to their norm; `outside` are the embeddings and the "
-            "final norm. Null: a model with itself gives 0; where the recipe has a re-seeded twin, the table holds "
-            "what re-seeding alone changes.",
-            plot,
-            ("pair", "layer", "module", "difference", "low", "high", "nulls"),
-            [
-                (f"{f.reference} → {f.subject}", f.layer, f.module, f.value, f.low, f.high, nulls_of(f))
-                for f in findings
-                if f.lens == "weights" and f.metric == "relative difference"
-            ],
-        )
-    ]
 
 
 def nulls_of(finding: Finding) -> str:

@@ -1,6 +1,6 @@
 """A grid in words, tables and a figure: where each student stands on every axis, and what the axes do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ QUESTIONS = {
     "strength": "Does a stronger student gain more from finer rationales?",
 }
 SAME = "no problem tells these students apart"
+LINES = 12
+"""Lines that one figure of granularity can hold."""
 NOTHING = "The grid does not ask this."
 
 
@@ -165,6 +167,27 @@ def granularity_figure(rows: Sequence[GridRow]) -> list[Figure]:
     shown = {name: sorted(line, key=lambda row: row.level or 0) for name, line in lines.items() if len(line) > 1}
     if not shown:
         return []
+    if len(shown) > LINES:
+        _together(plot, shown)
+        drawn = (
+            f"The {len(shown)} lines are drawn as one a student: the mean over all other axes, its bars from the "
+            f"lowest to "
+            "the highest; the table has every cell with its 95 % interval. "
+        )
+    else:
+        _apart(plot, shown)
+        drawn = (
+            "Greedy answers to all test problems, with 95 % intervals: Wilson's for one seed, over several the "
+            "bootstrap "
+            "of each problem's mean. "
+        )
+    plot.update_xaxes(title="granularity (1 is the coarsest)", dtick=1)
+    plot.update_yaxes(title="accuracy", tickformat=".0%", rangemode="tozero")
+    columns, cells = grid_columns(rows), grid_cells(rows)
+    return [finished("granularity", "Accuracy by granularity", f"{drawn}Null: a level line.", plot, columns, cells)]
+
+
+def _apart(plot: go.Figure, shown: Mapping[tuple[str, ...], Sequence[GridRow]]) -> None:
     for index, (name, line) in enumerate(shown.items()):
         plot.add_scatter(
             x=[row.level for row in line],
@@ -173,11 +196,19 @@ def granularity_figure(rows: Sequence[GridRow]) -> list[Figure]:
             error_y=interval(line),
             **curve(index),
         )
-    plot.update_xaxes(title="granularity (1 is the coarsest)", dtick=1)
-    plot.update_yaxes(title="accuracy", tickformat=".0%", rangemode="tozero")
-    caption = (
-        "Greedy answers to all test problems, with 95 % intervals: Wilson's for one seed, over several the bootstrap "
-        "of each problem's mean. Null: a level line."
-    )
-    columns, cells = grid_columns(rows), grid_cells(rows)
-    return [finished("granularity", "Accuracy by granularity", caption, plot, columns, cells)]
+
+
+def _together(plot: go.Figure, shown: Mapping[tuple[str, ...], Sequence[GridRow]]) -> None:
+    by: dict[str, dict[int, list[float]]] = {}
+    for (student, *_), line in shown.items():
+        for row in line:
+            by.setdefault(student, {}).setdefault(row.level or 0, []).append(row.value)
+    for index, (student, levels) in enumerate(by.items()):
+        middle = {level: sum(values) / len(values) for level, values in sorted(levels.items())}
+        bars = {
+            "type": "data",
+            "symmetric": False,
+            "array": [max(levels[level]) - mean for level, mean in middle.items()],
+            "arrayminus": [mean - min(levels[level]) for level, mean in middle.items()],
+        }
+        plot.add_scatter(x=list(middle), y=list(middle.values()), name=student, error_y=bars, **curve(index))

@@ -1,0 +1,94 @@
+"""What every page of this room shares: its parts, its templates, and how each figure is made again."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup, escape
+
+from stillroom.report.figures import Figure
+from stillroom.store import MANIFEST, Manifest
+
+
+class Part(NamedTuple):
+    """A section of the page. Its anchor is the last word of permanent addresses."""
+
+    anchor: str
+    title: str
+    words: str = ""
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
+
+
+class Remake(NamedTuple):
+    """Where a figure's numbers stand, and the command that makes them anew."""
+
+    folders: list[str]
+    command: str
+
+
+def remakes(recipe: str, figures: Sequence[Figure], parents: Mapping[str, Path]) -> dict[str, Remake]:
+    """For each figure by its anchor; none for what is made of no single stage."""
+    found = {}
+    for figure in figures:
+        if figure.made_of:
+            folders = [address(parents[role]) for role in figure.made_of]
+            stage = folders[0].partition("/")[0]
+            found[figure.anchor] = Remake(folders, f"stillroom run {recipe} --until {stage}")
+    return found
+
+
+def address(folder: Path) -> str:
+    """`STAGE/KEY`, as `stillroom show` takes it."""
+    told = manifest(folder)
+    return f"{told.stage}/{told.key}"
+
+
+def manifest(folder: Path) -> Manifest:
+    return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+
+
+def data(figure: Figure) -> Markup:
+    """A figure as JSON that may stand in a script element: its plot, and its table as it is drawn and downloaded."""
+    table = json.dumps(
+        {"columns": figure.columns, "rows": [[plain(cell) for cell in row] for row in figure.rows]},
+        ensure_ascii=False, separators=(",", ":"), allow_nan=False,
+    )  # fmt: skip
+    text = f'{{"plot":{figure.plot or "null"},{table[1:]}'
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704 (no element can begin in it)
+
+
+def plain(cell: Any) -> Any:
+    """A value that JSON has: a number that is none is named."""
+    return str(cell) if isinstance(cell, float) and not math.isfinite(cell) else cell
+
+
+def markdown(value: Any) -> Markup:
+    """A value in a line of Markdown: no element, link or cell can begin in it."""
+    text = "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(").replace("|", "\\|")
+    return Markup(" ".join(escaped.split()))  # noqa: S704 (escaped here)
+
+
+def prose(text: str) -> Markup:
+    """A caption, what stands between backticks as code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped first)
+
+
+def template(name: str) -> jinja2.Template:
+    """One of this room's pages, every value in it escaped."""
+    loader = jinja2.PackageLoader("stillroom.report", ".")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = lambda value: f"{value:.3g}"
+    environment.filters["share"] = lambda value: f"{100 * value:.1f} %"
+    environment.filters["points"] = lambda value: f"{100 * value:+.2f}"
+    environment.filters["data"] = data
+    environment.filters["md"] = markdown
+    environment.filters["prose"] = prose
+    return environment.get_template(name)
