@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stillroom import __version__
-from stillroom.errors import DataError, UsageError
+from stillroom.errors import DataError, StoreError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,9 +58,18 @@ def refuse_existing(target: Path | None) -> None:
 
 
 def student_folder(name: str) -> Path:
-    """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short."""
-    found = [] if Path(name).is_dir() else sorted(store_root().glob(f"{name}*/"))
-    return found[0] if len(found) == 1 else Path(name)
+    """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short; not damaged."""
+    found = [] if Path(name).is_dir() else [p for p in sorted(store_root().glob(f"{name}*/")) if p.name.isalnum()]
+    return refuse_damaged(found[0] if len(found) == 1 else Path(name))
+
+
+def refuse_damaged(folder: Path) -> Path:
+    """The same folder. Raises `StoreError` where it was committed to a store, and is not what was committed."""
+    from stillroom.store import MANIFEST, Store
+
+    if (folder / MANIFEST).is_file() and (damage := Store(store_root()).damage(folder)):
+        raise StoreError(f"{folder}: {damage}; run its recipe again, which sets it aside and makes it anew")
+    return folder
 
 
 def copy_student(source: Path, target: Path) -> Path:

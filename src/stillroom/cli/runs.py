@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stillroom.cli.app import Json, Output, app, copy, emit, store_root
+from stillroom.cli.app import Json, Output, app, copy, emit, refuse_damaged, store_root
 from stillroom.errors import UsageError, unknown
 
 TABLES = (".csv", ".tex", ".xlsx")
@@ -141,7 +141,7 @@ def report(
         raise UsageError(
             f"{store.root} holds no report{f' of {recipe}' if recipe else ''}: make one with `stillroom run abacus`"
         )
-    path = store.folder("report", found[-1].key) / "report.html"
+    path = refuse_damaged(store.folder("report", found[-1].key)) / "report.html"
     emit(str(path))
     if output is not None:
         copy(path, output)

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from stillroom.errors import DataError
 from stillroom.files import read_json
 from stillroom.store import Stage, Store
 from stillroom.students.adapters import AdapterConfig
@@ -25,8 +26,12 @@ def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
     for stage in plan:
         yield f"{'reuse' if store.find(stage) else 'run':6}{stage.name:{width}}{stage.stage}/{stage.key}"
     for stage in plan:
-        if stage.stage == "student":
-            yield f"memory of {stage.name}: {told(stage, store)}"
+        if stage.stage == "student" and "fit" in stage.config:
+            try:
+                needed = told(stage, store)
+            except DataError as error:  # without the network a plan can still be told
+                needed = f"not known ({error})"
+            yield f"memory of {stage.name}: {needed}"
 
 
 def told(stage: Stage, store: Store) -> str:

@@ -5,6 +5,7 @@ A batch is made of the same requests whether or not some are recorded: a run tha
 
 import itertools
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,30 @@ from stillroom.teachers.requests import Ask, Reply
 from stillroom.teachers.running import Tally, wanted
 
 CHUNK = 256
+FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+"""What of a model of the hub is fetched: no pickle and no code."""
+
+
+def on_the_hub(name: str) -> bool:
+    """Whether this names a model of the hub (`owner/name`) and no folder."""
+    return not Path(name).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
+
+
+def home(config: Any) -> Path:
+    """The folder of a local model; of one of the hub the copy that the hub's client keeps. Raises `TeacherError`."""
+    if not on_the_hub(config.folder):
+        return Path(config.folder).resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(config.folder, revision=config.revision, allow_patterns=FETCHED))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise TeacherError(
+            f"{config.folder}: there is no such folder here, and the hub does not give it ({why}): look at the name "
+            "and the network, or give the folder of a saved model"
+        ) from None
 
 
 def answer_all(config: Any, asks: Iterable[Ask], journal: Journal, device: str, retry_failed: bool = False) -> Tally:
@@ -42,14 +67,14 @@ class Speaker:
         from stillroom.devices import use
         from stillroom.quantised import four_bits, keep_packing
 
-        folder = str(Path(config.folder).resolve())
+        folder = str(home(config))
         chosen = use(device, os.cpu_count() or 1)
         options: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
         try:
             if config.four_bit:
                 options = {"quantization_config": four_bits(chosen), "device_map": config.device_map or {"": chosen}}
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
             if config.four_bit:
                 keep_packing(model)
         except UsageError as error:
