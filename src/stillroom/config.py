@@ -15,6 +15,8 @@ from pydantic_core import ErrorDetails
 
 from stillroom.errors import ConfigError, unknown
 
+MOST = 100_000
+"""Values of a recipe: a few aliases of aliases would fill any memory."""
 SECRET = "secret"  # noqa: S105 (a name)
 """The type of an error about a value that must not be repeated."""
 
@@ -86,9 +88,26 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str, where: str) -> Any:
     """Plain data from YAML text; `where` names it in the error."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+        data = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        size = _written_out(data, {})
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates, numbers, keys and depths too
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    if size > MOST:
+        raise ConfigError(f"{where}: its aliases (*name) write out to {size} values, more than {MOST}: write less")
+    return data
+
+
+def _written_out(data: Any, known: dict[int, int]) -> int:
+    """How many values the data holds with its aliases written out. Raises `ValueError` for one inside of itself."""
+    if not isinstance(data, dict | list):
+        return 1
+    if known.get(id(data)) == 0:
+        raise ValueError("an alias (*name) stands inside of what it names")
+    if id(data) not in known:
+        known[id(data)] = 0
+        parts = data.values() if isinstance(data, dict) else data
+        known[id(data)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(data)]
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

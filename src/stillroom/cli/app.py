@@ -60,7 +60,24 @@ def refuse_existing(target: Path | None) -> None:
 def student_folder(name: str) -> Path:
     """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short; not damaged."""
     found = [] if Path(name).is_dir() else [p for p in sorted(store_root().glob(f"{name}*/")) if p.name.isalnum()]
-    return refuse_damaged(found[0] if len(found) == 1 else Path(name))
+    folder = refuse_damaged(found[0] if len(found) == 1 else Path(name))
+    refuse_code(folder)
+    return folder
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise `DataError` for a student from elsewhere whose own file says that code is to be run: a recipe says that, or
+    the person who calls, never what was fetched."""
+    from stillroom.students.folders import MANNER, load_manner
+
+    if not (folder / MANNER).is_file() or folder.resolve().is_relative_to(store_root().resolve()):
+        return
+    origin = load_manner(folder).origin
+    if origin is not None and origin.trust_remote_code:
+        raise DataError(
+            f"{folder}: its {MANNER} wants code of {origin.source} to be run, which only students of the store "
+            f"{store_root()} may: set trust_remote_code to false there, or train it here from a base that you trust"
+        )
 
 
 def refuse_damaged(folder: Path) -> Path:

@@ -8,9 +8,10 @@ from transformers import AutoConfig, PretrainedConfig
 
 from stillroom.errors import DataError
 from stillroom.files import read_json
+from stillroom.foreign import opening
 from stillroom.store import Stage, Store
 from stillroom.students.adapters import AdapterConfig
-from stillroom.students.folders import DTYPES, unopened
+from stillroom.students.folders import DTYPES
 from stillroom.students.memory import Estimate, estimate, shape_of, smallest_gpu
 from stillroom.students.scratch import ScratchConfig, shape
 
@@ -62,15 +63,13 @@ def _config(base: Stage) -> PretrainedConfig:
         scratch = ScratchConfig.model_validate(base.config["scratch"])
         return shape(scratch, WORDS if scratch.tokenizer == "word" else scratch.vocabulary)
     source: str = base.config["source"]
-    try:
+    with opening(source, "the model"):
         found: PretrainedConfig = AutoConfig.from_pretrained(
             source,
             revision=base.config["revision"],
             trust_remote_code=base.config["trust_remote_code"],
             local_files_only=Path(source).is_dir(),
         )
-    except (OSError, ValueError) as error:
-        raise unopened(source, "the model", error) from error
     return found
 
 

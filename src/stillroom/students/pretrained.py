@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from stillroom.errors import DataError
 from stillroom.files import sha256
+from stillroom.foreign import opening
 from stillroom.store import Workplace
 from stillroom.students.folders import (
     ADAPTER,
@@ -21,7 +22,6 @@ from stillroom.students.folders import (
     open_tokenizer,
     origin_of,
     refuse_folder,
-    unopened,
 )
 from stillroom.students.prompts import Style
 from stillroom.students.thinking import PROJECTION
@@ -81,15 +81,13 @@ def make_pretrained(config: Pretrained, at: Workplace) -> None:
     elif config.source.startswith((".", "/", "~")):
         raise DataError(f"{config.source}: no such folder")
     tokenizer = open_tokenizer(Origin(source=config.tokenizer) if config.tokenizer else origin)
-    try:
+    with opening(config.source, "the model"):
         shape = AutoConfig.from_pretrained(
             config.source,
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             local_files_only=local,
         )
-    except (OSError, ValueError) as error:
-        raise unopened(config.source, "the model", error) from error
     rows = int(shape.get_text_config().vocab_size)
     check_matches(tokenizer, rows)
     settle_padding(tokenizer, rows)
@@ -121,6 +119,8 @@ def make_taught_elsewhere(config: Pretrained, thoughts: int, at: Workplace) -> N
     if made != thoughts:
         raise DataError(f"{folder}: this student makes {made} thoughts, the recipe says {thoughts}: write {made} there")
     origin = origin_of(folder, manner)
+    if origin.trust_remote_code and not config.trust_remote_code:
+        raise DataError(f"{folder}: this student brings its own code; set pretrained.trust_remote_code=true to run it")
     if Path(origin.source).is_dir():
         origin = origin.model_copy(update={"source": str(Path(origin.source).resolve())})
     if not at.main:

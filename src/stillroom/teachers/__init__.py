@@ -4,6 +4,7 @@ To add one, write both and add a line to `TEACHERS`. A teacher may leave a probl
 out of every arm.
 """
 
+import functools
 import hashlib
 import re
 from collections import defaultdict
@@ -173,11 +174,16 @@ def ask(config: Any, problems: Sequence[Problem], data: Path, desk: Desk = NO_DE
 
 def prompts_used(config: Any) -> dict[str, Any]:
     """The prompts' checksum: when they change, the stage is made again, from the journal where it can."""
+    return {"prompts": _prompts_checksum()}
+
+
+@functools.cache
+def _prompts_checksum() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(str(resources.files("stillroom.teachers.prompts"))).rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
             digest.update(path.name.encode() + path.read_bytes())
-    return {"prompts": digest.hexdigest()[:16]}
+    return digest.hexdigest()[:16]
 
 
 class Teacher(NamedTuple):

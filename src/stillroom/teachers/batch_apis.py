@@ -87,7 +87,7 @@ class OpenAIBatches:
         response, error = row.get("response") or {}, row.get("error") or {}
         status, body = response.get("status_code", 0), response.get("body") or {}
         if status == 200:
-            return read_or_wait("openai", body)
+            return read_or_wait(self.client, "openai", body)
         if not status:
             return Transient(f"the batch did not come to it ({error.get('code') or 'no reason given'})")
         found = self.client.judge(status, self.client.scrub(json.dumps(body)), {}, "this model")
@@ -124,7 +124,7 @@ class AnthropicBatches:
 
     def _result(self, result: dict[str, Any]) -> Reply | Refused | Transient:
         if result["type"] == "succeeded":
-            return read_or_wait("anthropic", result["message"])
+            return read_or_wait(self.client, "anthropic", result["message"])
         error = ((result.get("error") or {}).get("error")) or {}
         if result["type"] != "errored":
             return Transient(f"the batch did not come to it ({result['type']})")
@@ -135,9 +135,9 @@ class AnthropicBatches:
         return found if isinstance(found, Refused) else Refused(str(found))
 
 
-def read_or_wait(teacher: str, message: Any) -> Reply | Transient:
+def read_or_wait(client: ApiClient, teacher: str, message: Any) -> Reply | Transient:
     try:
-        return read_reply(teacher, message)
+        return client.hidden(read_reply(teacher, message))
     except Transient as error:
         return error
 

@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,7 +110,11 @@ class ApiClient:
         message = await self.guard(
             lambda: next(self._turn).post(path, cast_to=object, body=body, options=options), f"model {ask.model!r}"
         )
-        return read_reply(self.teacher, message)
+        return self.hidden(read_reply(self.teacher, message))
+
+    def hidden(self, reply: Reply) -> Reply:
+        """The reply without the key, should a server hand it back: replies are recorded."""
+        return reply if self._key == "none" else replace(reply, text=reply.text.replace(self._key, "[key]"))
 
     async def guard(self, call: Callable[[], Any], about: str) -> Any:
         """A call of the library about something, its errors told in our own three kinds."""

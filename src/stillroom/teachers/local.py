@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import TeacherError, UsageError
+from stillroom.errors import DataError, TeacherError, UsageError
+from stillroom.foreign import opening, refuse_hostile, settings_of
 from stillroom.progress import say
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.requests import Ask, Reply
@@ -61,7 +62,6 @@ class Speaker:
     """A model with its tokenizer. Heavy libraries are imported here, so that the other teachers start at once."""
 
     def __init__(self, config: Any, device: str) -> None:
-        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from stillroom.devices import use
@@ -73,13 +73,17 @@ class Speaker:
         try:
             if config.four_bit:
                 options = {"quantization_config": four_bits(chosen), "device_map": config.device_map or {"": chosen}}
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+            refuse_hostile(Path(folder), settings_of(Path(folder) / "config.json"))
+            with opening(folder, "the model"):
+                self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    folder, use_safetensors=True, trust_remote_code=False, **options
+                )
             if config.four_bit:
                 keep_packing(model)
         except UsageError as error:
             raise TeacherError(f"{folder}: four_bit: {error}") from None
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except DataError as error:
             why = " ".join(str(error).split())[:200]
             raise TeacherError(
                 f"{folder}: no model that can be loaded ({why}): give a folder that save_pretrained wrote whole"
