@@ -52,19 +52,108 @@ from toy_tokenizers import SHAPES
 from toys import llama, tokenizer
 
 HOSTILE: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1e308, -0.0, 10**30, 2**31, 2**63, 1e-320, "", " ", "\n", "\x00", "é", "\ud800", "𓀀" * 9,
-    "a" * 5000, "../../../etc/passwd", "/etc/passwd", "~/x", "C:\\x", "${HOME}", "{question}", "{{ 7 * 7 }}", "$(touch x)",
-    "`touch x`", "%s%n", "<script>", "__import__('os').system('touch x')", "null", "NaN", [], {}, [[]], {"": {}},
-    {"__class__": "x"}, ["../x"], "1e5", "9" * 5000, "-1/0", "\\frac{1}{0}", "١٢", "−3", "0x1F", "1_000",
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1e308,
+    -0.0,
+    10**30,
+    2**31,
+    2**63,
+    1e-320,
+    "",
+    " ",
+    "\n",
+    "\x00",
+    "é",
+    "\ud800",
+    "𓀀" * 9,
+    "a" * 5000,
+    "../../../etc/passwd",
+    "/etc/passwd",
+    "~/x",
+    "C:\\x",
+    "${HOME}",
+    "{question}",
+    "{{ 7 * 7 }}",
+    "$(touch x)",
+    "`touch x`",
+    "%s%n",
+    "<script>",
+    "__import__('os').system('touch x')",
+    "null",
+    "NaN",
+    [],
+    {},
+    [[]],
+    {"": {}},
+    {"__class__": "x"},
+    ["../x"],
+    "1e5",
+    "9" * 5000,
+    "-1/0",
+    "\\frac{1}{0}",
+    "١٢",
+    "−3",
+    "0x1F",
+    "1_000",
+)
 SNIPPETS = (
-    "\x00", "\t", "\r", "\ufeff", "'", '"', "{", "}", "[", "]", ": ", "- ", "&a ", "*a", "!!python/object/apply:os.system [x]",
-    "!!binary aGk=", "2001-99-99", "<<: *a", "? ", "---\n", "...\n", "%YAML 9.9\n", "0o9", ".inf", ".nan", "9" * 5000, "\ud800",
-    "[" * 400, "&x [*x]", "null", "~", "!", "|", ">", "#", "@", "`", "1e999", "\u2028", "\x85",
-)  # fmt: skip
+    "\x00",
+    "\t",
+    "\r",
+    "\ufeff",
+    "'",
+    '"',
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    "- ",
+    "&a ",
+    "*a",
+    "!!python/object/apply:os.system [x]",
+    "!!binary aGk=",
+    "2001-99-99",
+    "<<: *a",
+    "? ",
+    "---\n",
+    "...\n",
+    "%YAML 9.9\n",
+    "0o9",
+    ".inf",
+    ".nan",
+    "9" * 5000,
+    "\ud800",
+    "[" * 400,
+    "&x [*x]",
+    "null",
+    "~",
+    "!",
+    "|",
+    ">",
+    "#",
+    "@",
+    "`",
+    "1e999",
+    "\u2028",
+    "\x85",
+)
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
-RUNS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pty.spawn", "socket.connect")
+RUNS = (
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.forkpty",
+    "pty.spawn",
+    "socket.connect",
+)
 
 
 class Watch:
@@ -80,15 +169,14 @@ class Watch:
             return
         if event in RUNS or event == "pickle.find_class":
             self.seen.append(f"{event} {args!r}"[:200])
-        elif event == "open" and isinstance(args[0], str) and isinstance(args[2], int) and args[2] & WRITES:
-            self._written(event, args[0])
-        elif event in CHANGES:
+        elif event in CHANGES or (event == "open" and isinstance(args[2], int) and args[2] & WRITES):
             self._written(event, args[0])
         elif event == "exec" and str(getattr(args[0], "co_filename", "")).startswith(str(self.inside)):
             self.seen.append(f"ran {args[0].co_filename}")
 
     def _written(self, event: str, path: Any) -> None:
-        place = os.path.abspath(os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ""
+        named = isinstance(path, str | bytes | os.PathLike)
+        place = os.path.abspath(os.fsdecode(path)) if named else ""  # noqa: PTH100 (resolving would open it)
         if place and not place.startswith((str(self.inside), "/dev/null")):
             self.seen.append(f"{event} {place}")
 
@@ -212,7 +300,9 @@ def model_folders(rng: random.Random, at: Path) -> None:
     shutil.copytree(MODELS["whole"], folder)
     kind = rng.randrange(9)
     if kind < 3:
-        name = rng.choice(("config.json", "config.json", "tokenizer_config.json", "generation_config.json", "student.json"))
+        name = rng.choice(
+            ("config.json", "config.json", "tokenizer_config.json", "generation_config.json", "student.json")
+        )
         said = json.loads((folder / name).read_text())
         for _ in range(rng.randrange(1, 4)):
             said = changed(said, rng)
@@ -220,13 +310,18 @@ def model_folders(rng: random.Random, at: Path) -> None:
             said[rng.choice(TRICKS)] = rng.choice(TRICKY)
         (folder / name).write_text(json.dumps(said))
     elif kind == 3:
-        name = rng.choice(("config.json", "tokenizer.json", "tokenizer_config.json", "student.json", "model.safetensors"))
+        name = rng.choice(
+            ("config.json", "tokenizer.json", "tokenizer_config.json", "student.json", "model.safetensors")
+        )
         (folder / name).write_bytes(garbled((folder / name).read_bytes(), rng))
     elif kind == 4:
         (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
-        shard = rng.choice(("../../../../etc/passwd", "/etc/passwd", "..", "model-00001-of-00002.safetensors", "", "a\\b"))
+        shard = rng.choice(
+            ("../../../../etc/passwd", "/etc/passwd", "..", "model-00001-of-00002.safetensors", "", "a\\b")
+        )
         index = {"metadata": {}, "weight_map": dict.fromkeys(WEIGHTS, shard)}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(changed(index, rng) if rng.random() < 0.5 else index))
+        index = changed(index, rng) if rng.random() < 0.5 else index
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     elif kind == 5:
         huge_header(folder / "model.safetensors", rng)
     elif kind < 8:
@@ -294,7 +389,9 @@ def pickled(folder: Path, rng: random.Random) -> None:
 
 def prompts(rng: random.Random, at: Path) -> None:
     text = "".join(
-        rng.choice((*SNIPPETS, *(t for t in HOSTILE if isinstance(t, str)), chr(rng.randrange(1, 0xD7FF)), "How many? "))
+        rng.choice(
+            (*SNIPPETS, *(t for t in HOSTILE if isinstance(t, str)), chr(rng.randrange(1, 0xD7FF)), "How many? ")
+        )
         for _ in range(rng.randrange(1, 12))
     )
     words = TOKENIZERS[rng.choice(sorted(TOKENIZERS))]
@@ -319,7 +416,9 @@ def replies(rng: random.Random, at: Path) -> None:
         found: Any = client.hidden(read_reply(teacher, body))
     elif choice == 1:
         text = json.dumps(value(rng))
-        found = client.judge(rng.choice((0, 200, 301, 400, 401, 402, 404, 408, 422, 429, 500, 999)), client.scrub(text), {}, "m")
+        found = client.judge(
+            rng.choice((0, 200, 301, 400, 401, 402, 404, 408, 422, 429, 500, 999)), client.scrub(text), {}, "m"
+        )
         assert "sk-fuzz-key" not in str(found)
     elif choice == 2:
         found = retry_after({rng.choice(("retry-after", "retry-after-ms")): str(rng.choice(HOSTILE))})
@@ -338,16 +437,46 @@ def replies(rng: random.Random, at: Path) -> None:
 
 
 RECIPES = [name for name in recipe_names() if name != "granularity"]
-RECIPE_TEXTS = {
-    name: (Path(pipeline.__file__).parents[1] / "recipes" / f"{name}.yaml").read_text() for name in RECIPES
-}
+RECIPE_TEXTS = {name: (Path(pipeline.__file__).parents[1] / "recipes" / f"{name}.yaml").read_text() for name in RECIPES}
 FIELDS = (
-    "task", "task.name", "teacher", "teacher.name", "base", "base.fit.updates", "base.scratch.width", "base.pretrained",
-    "base.pretrained.source", "students", "students.normal", "students.normal.variant", "students.x", "adapter", "fit",
-    "fit.batch_size", "evaluate", "lenses", "lenses.weights", "oracle", "oracle.reader", "crosscoder", "seeds", "test_on",
-    "sweep", "sweep.fit.updates", "sweep.teacher", "settings", "settings.device", "data", "gates", "cost", "faithfulness",
-    "faithfulness.paraphrases", "allow_overlap", "task.file", "students.latent.codi.thoughts",
-)  # fmt: skip
+    "task",
+    "task.name",
+    "teacher",
+    "teacher.name",
+    "base",
+    "base.fit.updates",
+    "base.scratch.width",
+    "base.pretrained",
+    "base.pretrained.source",
+    "students",
+    "students.normal",
+    "students.normal.variant",
+    "students.x",
+    "adapter",
+    "fit",
+    "fit.batch_size",
+    "evaluate",
+    "lenses",
+    "lenses.weights",
+    "oracle",
+    "oracle.reader",
+    "crosscoder",
+    "seeds",
+    "test_on",
+    "sweep",
+    "sweep.fit.updates",
+    "sweep.teacher",
+    "settings",
+    "settings.device",
+    "data",
+    "gates",
+    "cost",
+    "faithfulness",
+    "faithfulness.paraphrases",
+    "allow_overlap",
+    "task.file",
+    "students.latent.codi.thoughts",
+)
 ROWS: dict[str, tuple[dict[str, Any], Callable[[Path], Any]]] = {
     "problem": (Problem(task="t", id="a", question="Q?", answer="3").model_dump(mode="json"), records(Problem)),
     "rationale": (
@@ -355,16 +484,25 @@ ROWS: dict[str, tuple[dict[str, Any], Callable[[Path], Any]]] = {
         records(Rationale),
     ),
     "prediction": (
-        {"problem": "a", "text": "x", "tokens": 1, "stopped": True}, records(Prediction),
+        {"problem": "a", "text": "x", "tokens": 1, "stopped": True},
+        records(Prediction),
     ),
     "verdict": ({"problem": "a", "correct": True, "extracted": "3", "rule": "x"}, records(Verdict)),
     "lesson": ({"problem": "a", "prompt": "Q?", "completion": "The answer is 3."}, records(Lesson)),
     "given lessons": ({"prompt": "Q?", "completion": "The answer is 3."}, lessons),
     "own questions": (
-        {"id": "a", "question": "Q?", "answer": "3", "kind": "numeric", "choices": ["a", "b"], "solution": "s"}, own_questions,
+        {"id": "a", "question": "Q?", "answer": "3", "kind": "numeric", "choices": ["a", "b"], "solution": "s"},
+        own_questions,
     ),
     "teacher_cot": (
-        {"dataset": "t", "id": "a", "teacher": "gemini", "granularity": 1, "format": "plain", "cot": "x. The answer is 3"},
+        {
+            "dataset": "t",
+            "id": "a",
+            "teacher": "gemini",
+            "granularity": 1,
+            "format": "plain",
+            "cot": "x. The answer is 3",
+        },
         recorded_teacher,
     ),
     "gsm8k_train": ({"question": "Q?", "answer": "So <<1+2=3>>3.\n#### 3"}, benchmark("gsm8k")),
@@ -378,44 +516,102 @@ ROWS: dict[str, tuple[dict[str, Any], Callable[[Path], Any]]] = {
     ),
     "math_train": ({"problem": "Q?", "solution": "\\boxed{3}", "id": "a", "answer": "3"}, benchmark("math")),
     "strategyqa_train": ({"question": "Q?", "answer": True, "facts": ["f"]}, benchmark("strategyqa")),
-}  # fmt: skip
+}
 REPLY: dict[str, dict[str, Any]] = {
     "openai": {
-        "choices": [{"message": {"content": "x", "refusal": None}, "finish_reason": "stop"}], "model": "m",
+        "choices": [{"message": {"content": "x", "refusal": None}, "finish_reason": "stop"}],
+        "model": "m",
         "usage": {"prompt_tokens": 1, "completion_tokens": 2},
     },
     "anthropic": {
-        "content": [{"type": "text", "text": "x"}], "stop_reason": "end_turn", "model": "m",
+        "content": [{"type": "text", "text": "x"}],
+        "stop_reason": "end_turn",
+        "model": "m",
         "usage": {"input_tokens": 1, "output_tokens": 2},
     },
-}  # fmt: skip
+}
 RESULT: dict[str, dict[str, Any]] = {
     "openai": {"custom_id": "k", "response": {"status_code": 200, "body": REPLY["openai"]}, "error": None},
     "anthropic": {"type": "succeeded", "message": REPLY["anthropic"]},
 }
 TRICKS = (
-    "num_hidden_layers", "vocab_size", "hidden_size", "intermediate_size", "num_attention_heads", "head_dim", "model_type",
-    "architectures", "torch_dtype", "dtype", "rope_parameters", "quantization_config", "attn_implementation", "auto_map",
-    "tokenizer_class", "chat_template", "pad_token", "eos_token", "model_max_length", "origin", "thoughts", "style",
-    "text_config", "tie_word_embeddings", "layer_types", "_attn_implementation", "transformers_weights",
-)  # fmt: skip
+    "num_hidden_layers",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "head_dim",
+    "model_type",
+    "architectures",
+    "torch_dtype",
+    "dtype",
+    "rope_parameters",
+    "quantization_config",
+    "attn_implementation",
+    "auto_map",
+    "tokenizer_class",
+    "chat_template",
+    "pad_token",
+    "eos_token",
+    "model_max_length",
+    "origin",
+    "thoughts",
+    "style",
+    "text_config",
+    "tie_word_embeddings",
+    "layer_types",
+    "_attn_implementation",
+    "transformers_weights",
+)
 TRICKY: tuple[Any, ...] = (
-    10**9, 2**40, -1, 0, 1.5, "evil.Evil", ["Evil"], "kernels-community/flash-attn", {"quant_method": "bitsandbytes"},
-    {"quant_method": "gptq", "bits": 4}, {"rope_type": "dynamic", "factor": 0}, "{% for i in range(10**9) %}x{% endfor %}",
-    {"source": "../../../etc"}, {"source": "/etc", "trust_remote_code": True}, {"count": 10**9}, "bloom", "t5", "mamba", "",
-    "../../model", "float4", None, [], {},
-)  # fmt: skip
+    10**9,
+    2**40,
+    -1,
+    0,
+    1.5,
+    "evil.Evil",
+    ["Evil"],
+    "kernels-community/flash-attn",
+    {"quant_method": "bitsandbytes"},
+    {"quant_method": "gptq", "bits": 4},
+    {"rope_type": "dynamic", "factor": 0},
+    "{% for i in range(10**9) %}x{% endfor %}",
+    {"source": "../../../etc"},
+    {"source": "/etc", "trust_remote_code": True},
+    {"count": 10**9},
+    "bloom",
+    "t5",
+    "mamba",
+    "",
+    "../../model",
+    "float4",
+    None,
+    [],
+    {},
+)
 TEMPLATES = (
-    "{% for m in messages %}{{ m.content }}{% endfor %}", "{{ messages }}", "{% for i in range(10**9) %}x{% endfor %}", "{{",
-    "{{ messages[0].__class__.__mro__ }}", "{{ ''.__class__.__base__.__subclasses__() }}", "{{ raise_exception('no') }}", "",
-    "{{ cycler.__init__.__globals__.os.system('touch ran') }}", "{% include '/etc/passwd' %}", "{{ 1 / 0 }}",
-)  # fmt: skip
+    "{% for m in messages %}{{ m.content }}{% endfor %}",
+    "{{ messages }}",
+    "{% for i in range(10**9) %}x{% endfor %}",
+    "{{",
+    "{{ messages[0].__class__.__mro__ }}",
+    "{{ ''.__class__.__base__.__subclasses__() }}",
+    "{{ raise_exception('no') }}",
+    "",
+    "{{ cycler.__init__.__globals__.os.system('touch ran') }}",
+    "{% include '/etc/passwd' %}",
+    "{{ 1 / 0 }}",
+)
 MODELS: dict[str, Path] = {}
 WEIGHTS: list[str] = []
 TOKENIZERS = {**{name: make() for name, make in SHAPES.items()}, "words": tokenizer()}
 SUBJECTS: dict[str, Callable[[random.Random, Path], None]] = {
-    "recipes": recipes, "lines": lines, "models": model_folders, "prompts": prompts, "replies": replies,
-}  # fmt: skip
+    "recipes": recipes,
+    "lines": lines,
+    "models": model_folders,
+    "prompts": prompts,
+    "replies": replies,
+}
 ALLOWED = (StillroomError, Refused, Transient)
 WATCH = Watch()
 
@@ -432,7 +628,9 @@ def prepare(scratch: Path) -> None:
     model.generation_config.max_new_tokens = 3
     save(Student(model, words, Manner()), folder)
     WEIGHTS.extend(model.state_dict())
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: t.contiguous() for name, t in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     MODELS["whole"] = folder
 
 
@@ -500,7 +698,9 @@ def main() -> int:
             MODELS.clear()
             found, faults = attack(subject, count, scratch)
         told = ", ".join(f"{name} {number}" for name, number in found.most_common())
-        print(f"{subject}: {count} inputs in {time.monotonic() - began:.0f} s: {told}; {len(faults)} faults", flush=True)
+        print(
+            f"{subject}: {count} inputs in {time.monotonic() - began:.0f} s: {told}; {len(faults)} faults", flush=True
+        )
         print("".join(f"  {fault}\n" for fault in faults[:40]), end="", flush=True)
         bad += len(faults)
     return bool(bad)

@@ -1,6 +1,5 @@
 """Faults that a store meets in its life: bits that flip, files cut short, copies, moved clocks, work in progress."""
 
-import dataclasses
 import os
 import random
 import shutil
@@ -16,14 +15,13 @@ from stillroom import pipeline
 from stillroom.cli import app
 from stillroom.errors import StoreError, TrainingError
 from stillroom.evaluation import EvaluateConfig, predict
-from stillroom.files import AppendOnly, read_lines
+from stillroom.files import AppendOnly
 from stillroom.leases import Lease, machine
 from stillroom.oracle import TraceConfig
 from stillroom.oracle.tables import read, whole_part
 from stillroom.oracle.traces import collect
 from stillroom.recipes import load_recipe
-from stillroom.records import Prediction
-from stillroom.store import MANIFEST, Stage, Store
+from stillroom.store import Stage, Store
 from stillroom.training import checkpoints
 from stillroom.training.loop import Loop
 from test_oracle_traces import thinker
@@ -147,7 +145,7 @@ def test_moved_clocks_change_nothing_that_is_reused(store: Store) -> None:
 
 
 def test_a_lease_outlives_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder beats every 0.1 s; waiters whose wall clock leaps by days wait all the same, and so does the holder."""
+    """The holder beats every 0.1 s; waiters whose wall clock leaps by days wait all the same."""
     mine, theirs = (Lease(tmp_path / "lease", tmp_path / "lock", 0.6) for _ in range(2))
     monkeypatch.setattr("stillroom.leases._here", lambda held: False)  # so that the heartbeat alone tells
     assert mine.acquire(pytest.fail, lambda: False)
@@ -262,5 +260,3 @@ def test_harmed_parts_of_traces_are_made_again(tmp_path: Path, monkeypatch: pyte
     first, again = read(tmp_path / "whole", "test"), read(tmp_path / "out", "test")
     assert first.rows == again.rows
     assert first.thoughts_NKd.equal(again.thoughts_NKd)
-
-

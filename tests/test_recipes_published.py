@@ -102,7 +102,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def answers(body: dict[str, Any], head: str) -> Any:
     """Whoever is asked says `SAID`."""
-    reply = completion(body, "/messages" in head.split("\r\n")[0])
+    reply = completion(body, "/messages" in head.split("\r\n", maxsplit=1)[0])
     text = json.dumps(reply).replace(json.dumps(text_in(reply)), json.dumps(SAID))
     return 200, {"content-type": "application/json"}, text
 

@@ -1,4 +1,4 @@
-"""Folders of models that strangers wrote: what is looked at before any library opens them, and how their faults are told.
+"""Folders of models that strangers wrote: what is looked at before a library opens them, and how their faults are told.
 
 Nothing here is executed, unpickled or followed out of the folder. It knows no student and no teacher.
 """

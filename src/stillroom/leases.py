@@ -19,7 +19,6 @@ from filelock import FileLock
 from stillroom.errors import LeaseLost
 from stillroom.files import write_atomic
 
-
 HOLDER = {"host", "pid", "started", "token"}
 
 

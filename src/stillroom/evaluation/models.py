@@ -167,11 +167,12 @@ def _foreign(given: Given, device: str) -> Student:
     style: Style = given.style or ("chat" if tokenizer.chat_template else "plain")
     dtype: Any = given.dtype or (own if own in DTYPES else "float32")
     manner = Manner(style=style, attention="sdpa", dtype=dtype, origin=origin)
-    rows = int(shape.get_text_config().vocab_size)
-    check_matches(tokenizer, rows)
-    settle_padding(tokenizer, rows)
-    model = open_weights(origin, manner, device)
-    hold(model, tokenizer)
+    with opening(given.source, "the model"):
+        rows = int(shape.get_text_config().vocab_size)
+        check_matches(tokenizer, rows)
+        settle_padding(tokenizer, rows)
+        model = open_weights(origin, manner, device)
+        hold(model, tokenizer)
     return Student(model.eval(), tokenizer, manner)  # type: ignore[no-untyped-call]
 
 

@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from stillroom.config import Config
 from stillroom.errors import DataError, UsageError, unknown
 from stillroom.files import write_json
+from stillroom.foreign import opening
 from stillroom.quantised import keep_packing
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def with_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
         raise DataError(f"{folder}: no adapter_config.json, so this is no adapter's folder; save_adapter writes one")
     if _in_4_bits(base):
         keep_packing(base)
-    with known_warnings():
+    with known_warnings(), opening(str(folder), "the adapter"):
         return PeftModel.from_pretrained(base, str(folder)).eval()
 
 

@@ -243,12 +243,13 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False, dtype: str 
     held = manner.model_copy(update={"quantised": quantised or manner.quantised})
     model: Any = open_weights(origin_of(folder, manner), held, device)
     tokenizer = open_tokenizer(Origin(source=str(folder)))
-    hold(model, tokenizer)
-    if (folder / ADAPTER).exists():
-        model = adapters.with_adapter(model, folder)
-    model.eval()
-    thinks = manner.thoughts is not None and manner.thoughts.projected
-    made = load_projection(folder, device) if thinks else None
+    with opening(str(folder), "the student"):
+        hold(model, tokenizer)
+        if (folder / ADAPTER).exists():
+            model = adapters.with_adapter(model, folder)
+        model.eval()
+        thinks = manner.thoughts is not None and manner.thoughts.projected
+        made = load_projection(folder, device) if thinks else None
     return Student(model, tokenizer, manner, made.to(DTYPES[dtype]) if made is not None and dtype else made)
 
 

@@ -88,9 +88,9 @@ def make_pretrained(config: Pretrained, at: Workplace) -> None:
             trust_remote_code=config.trust_remote_code,
             local_files_only=local,
         )
-    rows = int(shape.get_text_config().vocab_size)
-    check_matches(tokenizer, rows)
-    settle_padding(tokenizer, rows)
+        rows = int(shape.get_text_config().vocab_size)
+        check_matches(tokenizer, rows)
+        settle_padding(tokenizer, rows)
     source = str(Path(config.source).resolve()) if local else config.source
     found = getattr(shape, "_commit_hash", None) or config.revision
     origin = origin.model_copy(update={"source": source, "revision": None if local else found})

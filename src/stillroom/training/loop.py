@@ -195,8 +195,9 @@ class Loop:
         target.mkdir(exist_ok=True)
         for path in sorted((self.at.partial / "snapshots").glob("*.safetensors")):
             if not intact(path):
-                where = self.at.partial
-                raise TrainingError(f"{path}: damaged after it was written; remove {where}, and the training begins anew")
+                raise TrainingError(
+                    f"{path}: damaged after it was written; remove {self.at.partial}, and the training begins anew"
+                )
             shutil.copyfile(path, target / path.name)
 
     def save(self) -> None:
