@@ -17,6 +17,8 @@ from stillroom.errors import ConfigError, unknown
 
 MOST = 100_000
 """Values of a recipe: a few aliases of aliases would fill any memory."""
+SHOWN = 100
+"""Letters of an override that an error repeats."""
 SECRET = "secret"  # noqa: S105 (a name)
 """The type of an error about a value that must not be repeated."""
 
@@ -128,8 +130,9 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(json.dumps(data, default=str))
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
+        told = f"override {assignment[:SHOWN]!r}"
         if not equals or not all(dotted.split(".")):
-            raise ConfigError(f"override {assignment!r}: expected key=value, as in students.latent.thoughts=6")
+            raise ConfigError(f"{told}: expected key=value, as in students.latent.thoughts=6")
         *parents, last = dotted.split(".")
         node = result
         for part in parents:
@@ -137,7 +140,7 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             if child is None:
                 child = node[part] = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"override {assignment!r}: {part!r} is a value, it has no field {last!r}")
+                raise ConfigError(f"{told}: {part!r} is a value, it has no field {last!r}")
             node = child
-        node[last] = read_yaml(text, f"override {assignment!r}")
+        node[last] = read_yaml(text, told)
     return result

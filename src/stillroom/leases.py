@@ -24,7 +24,7 @@ HOLDER = {"host", "pid", "started", "token"}
 
 def _here(held: dict[str, Any]) -> bool:
     """Whether the holder's process would be seen from here if it ran."""
-    return held["host"] == socket.gethostname() and held.get("machine", machine()) == machine()
+    return bool(held["host"] == socket.gethostname() and held.get("machine", machine()) == machine())
 
 
 def _alive(pid: int, started: float) -> bool:
