@@ -51,10 +51,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def tiny(folder: Path, words: PreTrainedTokenizerFast, seed: int = 0, width: int = 16) -> str:
+def tiny(folder: Path, words: PreTrainedTokenizerFast, seed: int = 0) -> str:
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(words), hidden_size=width, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(words), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=8192, eos_token_id=words.eos_token_id,
         bos_token_id=words.bos_token_id, pad_token_id=None,
     )  # fmt: skip
