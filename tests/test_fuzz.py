@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from transformers.utils import logging
 
 import fuzz
 
@@ -12,10 +13,12 @@ COUNTS = {"recipes": 150, "lines": 150, "models": 60, "prompts": 150, "replies":
 
 @pytest.fixture(scope="module")
 def scratch() -> Iterator[Path]:
+    told = logging.get_verbosity()
     with fuzz.scratch_folder() as folder:
         fuzz.MODELS.clear()
         yield folder
         fuzz.MODELS.clear()
+    logging.set_verbosity(told)
 
 
 @pytest.mark.parametrize("subject", fuzz.SUBJECTS)
