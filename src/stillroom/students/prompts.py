@@ -120,7 +120,7 @@ def _asked_in_chat(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase)
     texts = [next(rendered) if question else "" for question in questions]
     for question, text in zip(questions, texts, strict=True):
         if question.strip() not in text:  # a template for pictures reads no plain text, and says nothing
-            raise ConfigError(f"style chat: this tokenizer's template leaves out {question!r}; {_OTHERS}")
+            raise ConfigError(f"style chat: this tokenizer's template leaves out {question[:80]!r}; {_OTHERS}")
     return texts
 
 
