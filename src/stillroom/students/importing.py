@@ -60,6 +60,8 @@ def import_folder(source: Path, target: Path) -> None:
 def _config(source: Path) -> PretrainedConfig:
     """The folder's config, by transformers' own class. Raises `DataError` where it asks for code from the folder."""
     path = source / "config.json"
+    if not path.is_file():
+        raise DataError(f"{path}: missing; an importable folder holds config.json beside {WEIGHTS}")
     said = settings_of(path)
     for file in (path, source / "tokenizer_config.json"):
         if file.exists() and settings_of(file).get("auto_map"):
