@@ -107,20 +107,16 @@ def test_no_key_is_written_anywhere(case: str, tmp_path: Path, nursery: Nursery)
 
 
 def test_a_proxy_with_a_password_is_not_repeated(tmp_path: Path, nursery: Nursery) -> None:
-    (tmp_path / "q.jsonl").write_text('{"id": "a", "question": "What is 2 + 3?", "answer": "5"}\n')
+    """Neither one that no client can use, nor one that nobody answers at."""
     for number, proxy in enumerate(("ftp://me:planted-word@127.0.0.1:1", "http://me:planted-word@127.0.0.1:1")):
         log = tmp_path / f"log-{number}"
-        home = {
-            "STILLROOM_STORE": str(tmp_path / "store"),
-            "HTTP_PROXY": proxy,
-            "ALL_PROXY": proxy,
-            "NO_PROXY": "",
-            **KEYS,
-        }
-        call = ("teach", str(tmp_path / "q.jsonl"), "--teacher", "openai:m", "--base-url", "http://10.255.255.1:9/v1")
-        assert nursery.run(log, home, *call, "-o", str(tmp_path / "o.jsonl"), "--attempts", "1") == 1, log.read_text()
+        proxies = {"HTTP_PROXY": proxy, "ALL_PROXY": proxy, "NO_PROXY": "", "no_proxy": ""}
+        home = {"STILLROOM_STORE": str(tmp_path / "store"), **proxies, **KEYS}
+        teacher = "teacher={name: openai, model: m, base_url: 'http://10.255.255.1:9/v1'}"
+        assert nursery.run(log, home, "run", "abacus-small", teacher, *TINY) == 1, log.read_text()
         assert log.read_text().splitlines()[-1].startswith("stillroom: ")
-        assert "planted-word" not in log.read_text()
+        for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+            assert b"planted-word" not in path.read_bytes(), path
 
 
 def test_no_door_of_the_package_listens_to_the_world() -> None:
