@@ -116,7 +116,7 @@ def test_a_read_only_store_is_read_and_refuses_to_be_written(
         (
             (RUN, 0, "reused report/"),
             (("list",), 0, "report/"),
-            (("show", "report/"), 0, '"notes": []'),
+            (("show", "report/"), 0, '"stage": "report"'),
             (("report", "abacus-small"), 0, "report.html"),
             ((*RUN, "fit.updates=61"), 1, "cannot be written: "),
             (("run", "abacus-small", "--dry-run"), 0, "reuse "),
