@@ -157,7 +157,7 @@ def read_lines(path: Path, record: type[R]) -> list[R]:
             rows.append(record.model_validate_json(line))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
+            where = ".".join(map(str, first["loc"]))[:100]
             raise DataError(f"{path}:{number}: {where}: {first['msg']}; mend or remove this line") from None
     return rows
 
