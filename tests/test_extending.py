@@ -1,4 +1,4 @@
-"""The task and the lens of docs/extending.md, as they stand there, run in a whole experiment."""
+"""The task and the lens of docs/extending.md and the benchmark of docs/benchmarks.md, as they stand there."""
 
 import re
 import sys
@@ -12,6 +12,9 @@ from stillroom import lenses, tasks
 from stillroom.pipeline import plan, run
 from stillroom.recipes import load_recipe
 from stillroom.store import Store
+from stillroom.tasks import benchmarks
+from stillroom.tasks.benchmarks import readers
+from stillroom.tasks.benchmarks.table import Benchmark, Hub
 
 GUIDE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -39,3 +42,13 @@ def test_the_task_and_the_lens_of_the_guide_run_as_they_stand(guide: None, tmp_p
     assert {row["subject"] for row in rows} == {"normal", "distilled", "filler", "latent"}
     assert all(row["nulls"][0]["name"] == "base" for row in rows)
     assert "doubles them" in (folder / "report.html").read_text()
+
+
+def test_the_benchmark_of_its_guide_is_read_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = GUIDE.with_name("benchmarks.md").read_text()
+    code = text.partition('BENCHMARKS["addsub"] = ')[2].partition("```")[0]
+    row = eval(code, {"Benchmark": Benchmark, "Hub": Hub, "readers": readers})
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "addsub", row)
+    (tmp_path / "addsub_test.jsonl").write_text('{"input": "Ann has 3 and gets 4. How many?", "target": 7}\n')
+    found = benchmarks.read("addsub", benchmarks.config_of("addsub")(), tmp_path)
+    assert [(problem.task, problem.answer) for problem in found["test"]] == [("addsub", "7")]

@@ -93,14 +93,14 @@ def test_a_table_keeps_whole_lines_and_drops_a_torn_one(tmp_path: Path) -> None:
     with AppendOnly(path) as table:
         assert table.lines == []
         table.append(["one", "zwei ß"])
-        assert path.read_text() == "one\nzwei ß\n"  # durable before the block ends
+        assert path.read_text() == "one\t7a6c86f1\nzwei ß\t6c85616e\n"  # durable before the block ends
         table.append([])
     with path.open("ab") as file:
         file.write("to\u00dfrn".encode()[:-3])
     with AppendOnly(path) as table:
         assert table.lines == ["one", "zwei ß"]
         table.append(["three"])
-    assert path.read_text() == "one\nzwei ß\nthree\n"
+    assert path.read_text() == "one\t7a6c86f1\nzwei ß\t6c85616e\nthree\t46c5d8f5\n"
 
 
 def test_a_line_of_a_table_ends_at_its_line_feed_alone(tmp_path: Path) -> None:

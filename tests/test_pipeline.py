@@ -1,5 +1,6 @@
 """Recipes become plans; an undisturbed run of `abacus-small` holds every stage, and its twin the same bytes."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -24,13 +25,13 @@ def plan(name: str, *overrides: str) -> list[Stage]:
 
 
 def test_every_recipe_of_the_package_is_valid_and_plans_all_stages(tmp_path: Path, monkeypatch) -> None:
-    asked = ("svamp", "gsm8k_aug", "gsm_hard", "multiarith")
+    asked = ("svamp", "gsm8k", "gsm8k_aug", "gsm_hard", "multiarith")
     for name in ("teacher_cot.jsonl", *(file for task in asked for file in BENCHMARKS[task].study.values())):
         (tmp_path / name).write_text("{}\n")
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
     assert {"abacus", "abacus-full", "abacus-small", "svamp-recorded"} <= set(recipe_names())
     for name in recipe_names():
-        cells = load_recipe(name, [])
+        cells = dict(itertools.islice(load_recipe(name, []).items(), 25))
         some = list(cells.values())
         optional = {"comparison"} if cells.keys() == {""} else set()
         optional |= set() if any(cell.lenses for cell in some) else {"lens"}
@@ -39,7 +40,7 @@ def test_every_recipe_of_the_package_is_valid_and_plans_all_stages(tmp_path: Pat
         optional |= set() if any(cell.oracle for cell in some) else {"traces", "reader", "oracle"}
         if all(cell.memorising is None for cell in some):
             optional |= {"copies", "faithfulness", "cost", "memorising"}
-        assert {stage.stage for stage in plan(name)} == set(STAGES) - optional, name
+        assert {stage.stage for stage in pipeline.plan(name, cells)} == set(STAGES) - optional, name
 
 
 def test_parents_come_before_their_children() -> None:

@@ -15,6 +15,10 @@ from pydantic_core import ErrorDetails
 
 from stillroom.errors import ConfigError, unknown
 
+MOST = 100_000
+"""Values of a recipe: a few aliases of aliases would fill any memory."""
+SHOWN = 100
+"""Letters of an override that an error repeats."""
 SECRET = "secret"  # noqa: S105 (a name)
 """The type of an error about a value that must not be repeated."""
 
@@ -86,9 +90,26 @@ _Loader.add_implicit_resolver(
 def read_yaml(text: str, where: str) -> Any:
     """Plain data from YAML text; `where` names it in the error."""
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+        data = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+        size = _written_out(data, {})
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates, numbers, keys and depths too
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    if size > MOST:
+        raise ConfigError(f"{where}: its aliases (*name) write out to {size} values, more than {MOST}: write less")
+    return data
+
+
+def _written_out(data: Any, known: dict[int, int]) -> int:
+    """How many values the data holds with its aliases written out. Raises `ValueError` for one inside of itself."""
+    if not isinstance(data, dict | list):
+        return 1
+    if known.get(id(data)) == 0:
+        raise ValueError("an alias (*name) stands inside of what it names")
+    if id(data) not in known:
+        known[id(data)] = 0
+        parts = data.values() if isinstance(data, dict) else data
+        known[id(data)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(data)]
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -109,8 +130,9 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(json.dumps(data, default=str))
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
+        told = f"override {assignment[:SHOWN]!r}"
         if not equals or not all(dotted.split(".")):
-            raise ConfigError(f"override {assignment!r}: expected key=value, as in students.latent.thoughts=6")
+            raise ConfigError(f"{told}: expected key=value, as in students.latent.thoughts=6")
         *parents, last = dotted.split(".")
         node = result
         for part in parents:
@@ -118,7 +140,7 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             if child is None:
                 child = node[part] = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"override {assignment!r}: {part!r} is a value, it has no field {last!r}")
+                raise ConfigError(f"{told}: {part!r} is a value, it has no field {last!r}")
             node = child
-        node[last] = read_yaml(text, f"override {assignment!r}")
+        node[last] = read_yaml(text, told)
     return result

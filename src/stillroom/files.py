@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from stillroom.errors import DataError, StoreError
+from stillroom.progress import say
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -24,6 +26,20 @@ R = TypeVar("R", bound=BaseModel)
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> None:
+    """Write the file's SHA-256 beside it, for work in progress, which no manifest covers yet."""
+    write_atomic(_stamp(path), sha256(path))
+
+
+def intact(path: Path) -> bool:
+    """Whether a file with a stamp is there and is what was stamped."""
+    return path.is_file() and _stamp(path).is_file() and _stamp(path).read_bytes() == sha256(path).encode()
+
+
+def _stamp(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def sync_folder(path: Path) -> None:
@@ -141,27 +157,50 @@ def read_lines(path: Path, record: type[R]) -> list[R]:
             rows.append(record.model_validate_json(line))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
+            where = ".".join(map(str, first["loc"]))[:100]
             raise DataError(f"{path}:{number}: {where}: {first['msg']}; mend or remove this line") from None
     return rows
+
+
+SEAL = "\t"
+"""Stands before a line's checksum; JSON writes no tab of its own."""
+
+
+def sealed(line: bytes) -> bytes:
+    """A line with its CRC-32, by which a later reader tells whether it is still what was written."""
+    return line + f"{SEAL}{zlib.crc32(line):08x}".encode()
+
+
+def unsealed(content: bytes) -> list[str]:
+    """The lines of a table up to the first that was cut short or is not what was written."""
+    lines = []
+    for raw in content.split(b"\n")[:-1]:
+        line, _, _ = raw.rpartition(SEAL.encode())
+        if sealed(line) != raw:
+            break
+        lines.append(line.decode())
+    return lines
 
 
 class AppendOnly:
     """A table that grows by whole blocks of lines, each durable before `append` returns.
 
-    `lines` holds what was there at opening; a last line that a crash cut short is removed.
+    `lines` holds what was there at opening. A last line that a crash cut short is removed, and so is all from a line on
+    that is not what was written: it is told, and made again by whoever writes the table.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab+")
         self._file.seek(0)
         content = self._file.read()
-        whole = content.rfind(b"\n") + 1
+        self.lines = unsealed(content)
+        whole = sum(len(sealed(line.encode())) + 1 for line in self.lines)
+        if lost := content.count(b"\n", whole):
+            say(f"! {path}: line {len(self.lines) + 1} is not what was written; {lost} lines are made again")
         self._file.truncate(whole)
-        self.lines = content[:whole].decode().split("\n")[:-1]
 
     def append(self, lines: Iterable[str]) -> None:
-        self._file.write("".join(line + "\n" for line in lines).encode())
+        self._file.write(b"".join(sealed(line.encode()) + b"\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
 

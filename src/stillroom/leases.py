@@ -3,6 +3,7 @@
 Nothing here knows what is computed.
 """
 
+import functools
 import json
 import os
 import socket
@@ -18,11 +19,28 @@ from filelock import FileLock
 from stillroom.errors import LeaseLost
 from stillroom.files import write_atomic
 
+HOLDER = {"host", "pid", "started", "token"}
+
+
+def _here(held: dict[str, Any]) -> bool:
+    """Whether the holder's process would be seen from here if it ran."""
+    return bool(held["host"] == socket.gethostname() and held.get("machine", machine()) == machine())
+
 
 def _alive(pid: int, started: float) -> bool:
     """Whether the process that had this id at that start time still runs on this machine."""
     now = process_started(pid)
     return now is not None and (now == started or not started)
+
+
+@functools.cache
+def machine() -> str:
+    """Which kernel this process runs on, and which processes it can see there: containers may share a host name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def process_started(pid: int) -> float | None:
@@ -62,22 +80,20 @@ class Lease:
     def _read(self) -> dict[str, Any] | None:
         try:
             data = json.loads(self.path.read_text())
-            return data if isinstance(data, dict) else None
+            return data if isinstance(data, dict) and data.keys() >= HOLDER else None
         except (FileNotFoundError, ValueError):
             return None
 
     def _write(self) -> None:
         pid = os.getpid()
-        holder = {"host": socket.gethostname(), "pid": pid, "started": process_started(pid)}
+        holder = {"host": socket.gethostname(), "machine": machine(), "pid": pid, "started": process_started(pid)}
         write_atomic(self.path, json.dumps({**holder, "token": self.token, "beat": self.beats}))
 
     def try_acquire(self, seen: dict[str, Any] | None = None) -> dict[str, Any] | None:
         """Take the lease if it is free, dead, or still as in `seen`; otherwise return what its holder last wrote."""
         with self._lock:
             held = self._read()
-            dead = (
-                held is not None and held["host"] == socket.gethostname() and not _alive(held["pid"], held["started"])
-            )
+            dead = held is not None and _here(held) and not _alive(held["pid"], held["started"])
             if held is not None and not dead and held != seen:
                 return held
             self._write()

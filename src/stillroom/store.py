@@ -17,6 +17,7 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,7 +35,9 @@ from stillroom.leases import Lease
 from stillroom.progress import say
 from stillroom.records import content_key
 
-FORMAT = 2
+FORMAT = 3
+SEALED = 3
+"""The format since which a manifest says of itself whether it is what was written."""
 MANIFEST = "manifest.json"
 PARTIAL = "partial"
 RECORDED = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
@@ -70,6 +73,11 @@ class Manifest(BaseModel):
     """Peak resident memory of the process that made it, up to the end of this stage."""
     measured: dict[str, float] = {}
     """What the stage timed or counted of its own work: no part of `content`."""
+    seal: str = ""
+    """The hash of all other fields. Format 2 had none."""
+
+    def sealed(self) -> str:
+        return content_key(self.model_dump(mode="json", exclude={"seal"}))
 
 
 @dataclass(frozen=True)
@@ -161,9 +169,10 @@ class Store:
                 "upgrade Stillroom, or name another store with STILLROOM_STORE"
             )
         try:
-            return Manifest.model_validate(data)
+            manifest = Manifest.model_validate(data)
         except ValidationError:
             return None
+        return manifest if written < SEALED or manifest.seal == manifest.sealed() else None
 
     def manifests(self) -> Iterator[Manifest]:
         """All committed folders, oldest first."""
@@ -178,7 +187,7 @@ class Store:
         """What is wrong with a folder that has a manifest file; None if all its files are as they were committed."""
         manifest = self.manifest(folder)
         if manifest is None:
-            return f"{MANIFEST} cannot be read"
+            return f"{MANIFEST} cannot be read, or is not what was written"
         for name, digest in manifest.files.items():
             if not (folder / name).is_file():
                 return f"{name} is missing"
@@ -190,7 +199,14 @@ class Store:
         """The folder of a stage that is committed and intact."""
         folder = self.folder(stage.stage, stage.key)
         committed = (folder / MANIFEST).exists()
-        return folder if committed and self.damage(folder) is None else None
+        return folder if committed and self._harm(stage, folder) is None else None
+
+    def _harm(self, stage: Stage, folder: Path) -> str | None:
+        """What is wrong with a stage's folder: damage, or that it is another's, as a bad copy leaves it."""
+        manifest = self.manifest(folder)
+        if manifest is not None and (manifest.stage, manifest.key) != (stage.stage, stage.key):
+            return f"it holds {manifest.stage}/{manifest.key}"
+        return self.damage(folder)
 
     def ensure(self, stage: Stage, before: Callable[[], Any] | None = None, **settings: Any) -> Path:
         """The folder of a stage, computed now if it is not there: by this process, or by another that has begun.
@@ -268,8 +284,8 @@ class Store:
         self, stage: Stage, folder: Path, lease: Lease, before: Callable[[], Any], settings: dict[str, Any]
     ) -> None:
         if (folder / MANIFEST).exists():
-            aside = folder.with_name(f"{stage.key}.damaged-{time.time_ns()}")
-            say(f"! {stage.name}: {folder}: {self.damage(folder)}; set aside as {aside.name} and made again")
+            aside = folder.with_name(f"{stage.key}.damaged-{uuid.uuid4().hex[:8]}")
+            say(f"! {stage.name}: {folder}: {self._harm(stage, folder)}; set aside as {aside.name} and made again")
             folder.replace(aside)
         folder.mkdir(exist_ok=True)
         given = self._given(stage)
@@ -303,6 +319,7 @@ class Store:
             peak_mb=_peak_mb(),
             measured=place.measured,
         )
+        manifest = manifest.model_copy(update={"seal": manifest.sealed()})
         write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         shutil.rmtree(shares(folder), ignore_errors=True)
         say(f"  {stage.name}: done in {manifest.seconds:.1f} s")

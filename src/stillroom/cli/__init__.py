@@ -41,6 +41,9 @@ def status() -> int:
         if os.environ.get("RANK", "0") == "0":
             print(f"stillroom: {error}", file=sys.stderr)  # noqa: T201
         return 75 if isinstance(error, Interrupted) else 2 if isinstance(error, UsageError) else 1
+    except OSError as error:  # of the machine's: a full disk, a folder that may not be written
+        print(f"stillroom: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        return 1
     except KeyboardInterrupt:
         print("stillroom: stopped; run the same command to go on", file=sys.stderr)  # noqa: T201
         return 130

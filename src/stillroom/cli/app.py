@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stillroom import __version__
-from stillroom.errors import DataError, UsageError
+from stillroom.errors import DataError, StoreError, UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,9 +58,35 @@ def refuse_existing(target: Path | None) -> None:
 
 
 def student_folder(name: str) -> Path:
-    """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short."""
-    found = [] if Path(name).is_dir() else sorted(store_root().glob(f"{name}*/"))
-    return found[0] if len(found) == 1 else Path(name)
+    """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short; not damaged."""
+    found = [] if Path(name).is_dir() else [p for p in sorted(store_root().glob(f"{name}*/")) if p.name.isalnum()]
+    folder = refuse_damaged(found[0] if len(found) == 1 else Path(name))
+    refuse_code(folder)
+    return folder
+
+
+def refuse_code(folder: Path) -> None:
+    """Raise `DataError` for a student from elsewhere whose own file says that code is to be run: a recipe says that, or
+    the person who calls, never what was fetched."""
+    from stillroom.students.folders import MANNER, load_manner
+
+    if not (folder / MANNER).is_file() or folder.resolve().is_relative_to(store_root().resolve()):
+        return
+    origin = load_manner(folder).origin
+    if origin is not None and origin.trust_remote_code:
+        raise DataError(
+            f"{folder}: its {MANNER} wants code of {origin.source} to be run, which only students of the store "
+            f"{store_root()} may: set trust_remote_code to false there, or train it here from a base that you trust"
+        )
+
+
+def refuse_damaged(folder: Path) -> Path:
+    """The same folder. Raises `StoreError` where it was committed to a store, and is not what was committed."""
+    from stillroom.store import MANIFEST, Store
+
+    if (folder / MANIFEST).is_file() and (damage := Store(store_root()).damage(folder)):
+        raise StoreError(f"{folder}: {damage}; run its recipe again, which sets it aside and makes it anew")
+    return folder
 
 
 def copy_student(source: Path, target: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from stillroom.cli.app import Json, Output, app, copy, emit, store_root
+from stillroom.cli.app import Json, Output, app, copy, emit, refuse_damaged, store_root
 from stillroom.errors import UsageError, unknown
 
 TABLES = (".csv", ".tex", ".xlsx")
@@ -143,7 +143,7 @@ def report(
         raise UsageError(
             f"{store.root} holds no report{f' of {recipe}' if recipe else ''}: make one with `stillroom run abacus`"
         )
-    path = store.folder("report", found[-1].key) / ("report.md" if markdown else "report.html")
+    path = refuse_damaged(store.folder("report", found[-1].key)) / ("report.md" if markdown else "report.html")
     emit(str(path))
     if output is not None:
         _hand_out(path, output, store.journal)

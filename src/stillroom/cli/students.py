@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import app, copy_student, emit, refuse_existing, store_root, student_folder
+from stillroom.cli.app import app, copy_student, emit, refuse_damaged, refuse_existing, store_root, student_folder
 from stillroom.errors import UsageError, unknown
 
 
@@ -114,5 +114,7 @@ def export(
         return
     if to not in ("trl", "llama-factory"):
         raise UsageError(unknown("trainer", str(to), ("trl", "llama-factory")))
+    for named in lessons:
+        refuse_damaged(Path(named.partition("=")[2]))
     for path in write(read_cells(lessons), to, output, model, template):  # type: ignore[arg-type]
         emit(str(path))

@@ -98,16 +98,19 @@ def ask(
     row_of = {row: number for number, row in enumerate(rows)}
     asked = [question for question in questions for _ in range(samples)]
     clock = journal.with_suffix(".clock")
-    with AppendOnly(journal) as file, clock.open("a") as times, meter(label, len(rows), "answers") as bar:
+    with AppendOnly(journal) as file, AppendOnly(clock) as times, meter(label, len(rows), "answers") as bar:
         done = {(p.problem, p.sample): p for p in map(Prediction.model_validate_json, file.lines)}
         bar.advance(len(done))
         known = frozenset(row_of[row] for row in done)
+        timed = list(times.lines)
         began = time.monotonic()
         for batch in backend.answers(asked, known):
             fresh = [_prediction(rows[row], answer) for row, answer in batch.items() if rows[row] not in done]
             file.append([prediction.model_dump_json() for prediction in fresh])
             tokens = sum(answer.tokens for answer in batch.values())
-            print(len(batch), tokens, f"{time.monotonic() - began:.4f}", file=times, flush=True)
+            took = f"{len(batch)} {tokens} {time.monotonic() - began:.4f}"
+            times.append([took])
+            timed.append(took)
             done |= {(p.problem, p.sample): p for p in fresh}
             bar.advance(len(fresh))
             check()
@@ -116,8 +119,7 @@ def ask(
     if unasked := sum(prediction.truncated for prediction in predictions) // samples:
         say(f"  {label}: {unasked} questions are longer than the student's context; they count as unanswered")
     names = ("answers", "tokens", "seconds")
-    lines = [line.split() for line in clock.read_text().splitlines()]
-    return Timed(predictions, {name: sum(float(line[i]) for line in lines) for i, name in enumerate(names)})
+    return Timed(predictions, {name: sum(float(line.split()[i]) for line in timed) for i, name in enumerate(names)})
 
 
 def _prediction(row: tuple[str, int], answer: Answer) -> Prediction:

@@ -14,7 +14,8 @@ from transformers import AutoConfig
 
 from stillroom.config import Config
 from stillroom.errors import DataError, UsageError
-from stillroom.files import read_json, sha256
+from stillroom.files import sha256
+from stillroom.foreign import opening, settings_of
 from stillroom.store import MANIFEST
 from stillroom.students import adapters
 from stillroom.students.folders import (
@@ -30,7 +31,6 @@ from stillroom.students.folders import (
     open_weights,
     origin_of,
     refuse_folder,
-    unopened,
 )
 from stillroom.students.prompts import Style
 from stillroom.students.thinking import load_projection
@@ -58,7 +58,7 @@ class Given(Config):
     def label(self) -> str:
         """What its store calls it, or its folder's name; of an adapter on a base that of the adapter."""
         folder = Path(self.adapter or self.source)
-        named = read_json(folder / MANIFEST).get("name") if (folder / MANIFEST).is_file() else None
+        named = settings_of(folder / MANIFEST).get("name") if (folder / MANIFEST).is_file() else None
         return re.sub(r"[^\w.@+-]", "_", str(named or (folder.resolve() if folder.is_dir() else folder).name))
 
 
@@ -76,7 +76,7 @@ def settled(given: Given) -> Given:
         return given
     folder = Path(given.source)
     if folder.is_dir() and not given.adapter and (folder / ADAPTER).is_file() and not (folder / MANNER).is_file():
-        base = read_json(folder / ADAPTER).get("base_model_name_or_path")
+        base = settings_of(folder / ADAPTER).get("base_model_name_or_path")
         if not base:
             raise DataError(f"{folder}: this adapter does not say on which base it stands: name it as BASE+{folder}")
         given = given.model_copy(update={"source": base, "adapter": str(folder)})
@@ -144,10 +144,8 @@ def _commit(given: Given) -> list[str | None]:
 
 
 def _shape(given: Given) -> Any:
-    try:
+    with opening(given.source, "the model"):
         return AutoConfig.from_pretrained(given.source, trust_remote_code=given.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise unopened(given.source, "the model", error) from error
 
 
 def open_model(given: Given, device: str) -> Student:
@@ -169,11 +167,12 @@ def _foreign(given: Given, device: str) -> Student:
     style: Style = given.style or ("chat" if tokenizer.chat_template else "plain")
     dtype: Any = given.dtype or (own if own in DTYPES else "float32")
     manner = Manner(style=style, attention="sdpa", dtype=dtype, origin=origin)
-    rows = int(shape.get_text_config().vocab_size)
-    check_matches(tokenizer, rows)
-    settle_padding(tokenizer, rows)
-    model = open_weights(origin, manner, device)
-    hold(model, tokenizer)
+    with opening(given.source, "the model"):
+        rows = int(shape.get_text_config().vocab_size)
+        check_matches(tokenizer, rows)
+        settle_padding(tokenizer, rows)
+        model = open_weights(origin, manner, device)
+        hold(model, tokenizer)
     return Student(model.eval(), tokenizer, manner)  # type: ignore[no-untyped-call]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stillroom.decoding import plan
-from stillroom.files import AppendOnly
+from stillroom.files import AppendOnly, unsealed
 from stillroom.records import Prediction
 from stillroom.store import PARTIAL, Workplace
 
@@ -27,8 +27,7 @@ def gather(journal: Path, at: Workplace) -> None:
     with AppendOnly(journal) as file:
         known = {_row(line) for line in file.lines}
         for path in sorted(at.shares.glob(f"*/{PARTIAL}/{journal.name}")):
-            whole, _, _torn = path.read_text(encoding="utf-8").rpartition("\n")
-            found = {_row(line): line for line in whole.splitlines() if line}
+            found = {_row(line): line for line in unsealed(path.read_bytes())}
             if path != journal:
                 file.append(line for row, line in found.items() if row not in known)
                 known |= found.keys()

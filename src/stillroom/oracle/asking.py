@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillroom.errors import UsageError
+from stillroom.errors import StoreError, UsageError
 from stillroom.oracle import questions
 from stillroom.oracle.prompts import INJECTION
 from stillroom.oracle.questions import STRATEGIES, Asked, Seen
@@ -33,7 +33,10 @@ def find_reader(root: Path, student: Student, device: str = "cpu") -> Reader:
     store = Store(root)
     made = [m for m in store.manifests() if m.stage == "reader" and m.config.get("arm") == INJECTION]
     for manifest in reversed(made):
-        reader = load(store.folder(manifest.stage, manifest.key), device)
+        folder = store.folder(manifest.stage, manifest.key)
+        if damage := store.damage(folder):
+            raise StoreError(f"{folder}: {damage}; run its recipe again, which sets it aside and makes it anew")
+        reader = load(folder, device)
         if reader.told.student == who:
             return reader
     raise UsageError(

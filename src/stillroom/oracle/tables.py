@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from stillroom.errors import DataError
-from stillroom.files import stream_atomic, write_atomic
+from stillroom.files import intact, stamp, stream_atomic, write_atomic
 from stillroom.records import Trace
 
 VECTORS = ("thoughts_NKd", "hiddens_NKd")
@@ -68,12 +68,19 @@ def paths(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def write_part(folder: Path, number: int, rows: Sequence[Trace], vectors: dict[str, Tensor]) -> None:
-    """One part; its table is written last, and without it the part does not exist."""
+    """One part, stamped; see `whole_part`."""
     table, tensors = paths(folder, f"{number:05}")
     write_atomic(tensors, save({name: vector.contiguous() for name, vector in vectors.items()}))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([_row(trace) for trace in rows], SCHEMA), sink)
     write_atomic(table, sink.getvalue().to_pybytes())
+    for path in (tensors, table):
+        stamp(path)
+
+
+def whole_part(folder: Path, number: int) -> bool:
+    """Whether a part is there as it was written; what a kill or a bad disk left is made again."""
+    return all(intact(path) for path in paths(folder, f"{number:05}"))
 
 
 def _row(trace: Trace) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def collect(
     with meter(f"traces {name}", len(problems), "problems") as bar:
         for number in range(count):
             rows = range(number * len(problems) // count, (number + 1) * len(problems) // count)
-            if not tables.paths(parts, f"{number:05}")[0].exists():
+            if not tables.whole_part(parts, number):
                 chosen = [problems[row] for row in rows]
                 made, vectors = traced(student, who, chosen, [prompts[row] for row in rows], config)
                 tables.write_part(parts, number, made, vectors)

@@ -6,10 +6,12 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from stillroom.errors import DataError
 from stillroom.files import read_json
+from stillroom.foreign import opening
 from stillroom.store import Stage, Store
 from stillroom.students.adapters import AdapterConfig
-from stillroom.students.folders import DTYPES, unopened
+from stillroom.students.folders import DTYPES
 from stillroom.students.memory import Estimate, estimate, shape_of, smallest_gpu
 from stillroom.students.scratch import ScratchConfig, shape
 
@@ -25,8 +27,12 @@ def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
     for stage in plan:
         yield f"{'reuse' if store.find(stage) else 'run':6}{stage.name:{width}}{stage.stage}/{stage.key}"
     for stage in plan:
-        if stage.stage == "student":
-            yield f"memory of {stage.name}: {told(stage, store)}"
+        if stage.stage == "student" and "fit" in stage.config:
+            try:
+                needed = told(stage, store)
+            except DataError as error:  # without the network a plan can still be told
+                needed = f"not known ({error})"
+            yield f"memory of {stage.name}: {needed}"
 
 
 def told(stage: Stage, store: Store) -> str:
@@ -57,15 +63,13 @@ def _config(base: Stage) -> PretrainedConfig:
         scratch = ScratchConfig.model_validate(base.config["scratch"])
         return shape(scratch, WORDS if scratch.tokenizer == "word" else scratch.vocabulary)
     source: str = base.config["source"]
-    try:
+    with opening(source, "the model"):
         found: PretrainedConfig = AutoConfig.from_pretrained(
             source,
             revision=base.config["revision"],
             trust_remote_code=base.config["trust_remote_code"],
             local_files_only=Path(source).is_dir(),
         )
-    except (OSError, ValueError) as error:
-        raise unopened(source, "the model", error) from error
     return found
 
 

@@ -11,7 +11,7 @@ from stillroom.errors import ConfigError
 from stillroom.lenses.subjects import BASE
 from stillroom.recipes import Recipe
 from stillroom.store import Stage, Workplace
-from stillroom.students.pretrained import Pretrained, contents, founding, make_pretrained
+from stillroom.students.pretrained import Pretrained, contents, founding, make_pretrained, make_taught_elsewhere
 from stillroom.training import FitConfig
 
 SEED_OF_TWIN = 1000
@@ -75,6 +75,10 @@ class People:
         teacher: Callable[[str], Stage],
     ) -> Stage:
         recipe, entry = self.recipe, self.recipe.students[name]
+        if entry.pretrained is not None:
+            run = partial(make_taught_elsewhere, entry.pretrained, entry.thoughts)
+            stamp = {"thoughts": entry.thoughts, "contents": contents(entry.pretrained.source)}
+            return self._stage("student", self.label(name, seed), entry.pretrained, {}, run, stamp)
         fit = _reseed(recipe.fit, seed + (SEED_OF_TWIN if entry.twin_of else 0))
         stepwise = entry.variant == "step_by_step"
         terms = {curriculum.ANSWER: 1.0, curriculum.RATIONALE: entry.rationale_weight} if stepwise else {"ce": 1.0}

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,17 @@ def choose(table: Mapping[str, Any], data: dict[str, Any], what: str, where: str
     if name not in table:
         raise ConfigError(f"{where}: {what}.name: {unknown(what, name, table)}")
     return table[name], table[name].config.parse(data, f"{where}: {what}")
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a data file, read once for all cells of a sweep."""
+    told = path.stat()
+    return _checksum(path, told.st_mtime_ns, told.st_size)
+
+
+@lru_cache
+def _checksum(path: Path, changed: int, size: int) -> str:
+    return sha256(path)
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,7 @@ class Planner:
         for name in files:
             if not (self.data / name).is_file():
                 raise DataError(f"{self.data / name}: no such file; {tasks.benchmarks.HINT}")
-        return {"files": {name: sha256(self.data / name) for name in files}} if files else {}
+        return {"files": {name: checksum(self.data / name) for name in files}} if files else {}
 
     def plan(self) -> list[Stage]:
         """All stages in an order in which parents come first."""

@@ -54,6 +54,15 @@ class StudentEntry(Methods):
     """Learn from a teacher's distribution, token by token."""
     twin_of: str | None = None
     """The student from which this one differs by its seed alone: a null for lenses, left out of the comparisons."""
+    pretrained: Pretrained | None = None
+    """A student that was taught elsewhere: it is asked and looked into like the others and not trained; `variant` and
+    the method say what it learned."""
+
+    @model_validator(mode="after")
+    def _not_taught_twice(self) -> Self:
+        if self.pretrained and (self.pauses or self.gkd or self.twin_of):
+            raise ValueError("`pretrained` is not trained here: pauses, gkd and twin_of do not go with it")
+        return self
 
 
 class OracleEntry(Config):

@@ -8,7 +8,7 @@ never by a list of names. peft and bitsandbytes are imported where they are used
 import copy
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from stillroom.config import Config
-from stillroom.errors import DataError, UsageError
+from stillroom.errors import DataError, UsageError, unknown
 from stillroom.files import write_json
+from stillroom.foreign import opening
 from stillroom.quantised import keep_packing
 
 if TYPE_CHECKING:
@@ -39,14 +40,18 @@ class AdapterConfig(Config):
     """Corrections are scaled by alpha / r."""
     dropout: float = Field(0.05, ge=0, lt=1)
     """The share of a correction's inputs that is dropped in training."""
+    modules: tuple[str, ...] = ()
+    """The last parts of the names of the layers to correct, as `q_proj`; all linear layers of the blocks where it is
+    not given."""
 
 
-def targets(model: PreTrainedModel) -> list[str]:
-    """The full names of the linear layers inside the model's blocks, in the model's order.
+def targets(model: PreTrainedModel, modules: Sequence[str] = ()) -> list[str]:
+    """The full names of the linear layers inside the model's blocks, in the model's order; with `modules` those alone
+    whose name ends in one of them.
 
     A block stands in a `ModuleList`; a layer counts by its type (`nn.Linear`, of which bitsandbytes' 4-bit layer is
     one, or GPT-2's `Conv1D`). The output head, and whatever shares its weight with the embeddings, stays out. Raises
-    `UsageError` where nothing is left.
+    `UsageError` where nothing is left, and for one of `modules` that the blocks do not hold.
     """
     fixed = {id(layer.weight) for layer in ends(model)}
     blocks = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
@@ -59,7 +64,11 @@ def targets(model: PreTrainedModel) -> list[str]:
         raise UsageError(
             f"{type(model).__name__} has no linear layer inside its blocks to adapt; use adapter name=full"
         )
-    return found
+    ends_of = {name: name.rpartition(".")[2] for name in found}
+    for module in modules:
+        if module not in ends_of.values():
+            raise UsageError(f"adapter modules: {unknown('layer', module, set(ends_of.values()))}")
+    return [name for name in found if not modules or ends_of[name] in modules]
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, grown: bool) -> "PreTrainedModel | PeftModel":
@@ -90,7 +99,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, grown: bool) -> "PreTr
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=targets(model),
+        target_modules=targets(model, config.modules),
         fan_in_fan_out=_has_conv1d(model),
     )
     with known_warnings():
@@ -132,7 +141,7 @@ def with_adapter(base: PreTrainedModel, folder: Path) -> "PeftModel":
         raise DataError(f"{folder}: no adapter_config.json, so this is no adapter's folder; save_adapter writes one")
     if _in_4_bits(base):
         keep_packing(base)
-    with known_warnings():
+    with known_warnings(), opening(str(folder), "the adapter"):
         return PeftModel.from_pretrained(base, str(folder)).eval()
 
 

@@ -3,14 +3,13 @@
 Weights are safetensors and nothing else; code that comes with a model runs only where the recipe trusts it by name.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -24,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from stillroom.config import Config
 from stillroom.errors import DataError
 from stillroom.files import write_json
+from stillroom.foreign import opening, refuse_hostile, settings_of
 from stillroom.quantised import four_bits
 from stillroom.students import adapters
 from stillroom.students.prompts import Style, prompts_ids, stop_ids
@@ -134,7 +134,7 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
     if folder.is_dir():
         refuse_folder(folder, origin)
     settings: dict[str, Any] = {"quantization_config": four_bits(device)} if manner.quantised else {}
-    try:
+    with opening(origin.source, "the model"):
         model = AutoModelForCausalLM.from_pretrained(
             origin.source,
             revision=origin.revision,
@@ -145,26 +145,27 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
             local_files_only=folder.is_dir(),
             **settings,
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise unopened(origin.source, "the model", error) from error
     return model if manner.quantised else model.to(device)  # type: ignore[arg-type]
 
 
 def refuse_folder(folder: Path, origin: Origin) -> None:
-    """Raise `DataError` for a folder that is no model's, whose weights are pickled, or whose code is not trusted."""
+    """Raise `DataError` for a folder that is no model's, whose weights are pickled, lie elsewhere or are too few for
+    its config, or whose code is not trusted."""
     if not (folder / "config.json").is_file():
         raise DataError(f"{folder}: no config.json, so this is no model's folder")
     if not list(folder.glob("*.safetensors")):
         how = f"stillroom import {folder} -o NEW" if list(folder.glob("*.bin")) else "a folder that has some"
         raise DataError(f"{folder}: no weights in safetensors, and nothing else is loaded: use {how}")
-    if "auto_map" in json.loads((folder / "config.json").read_text()) and not origin.trust_remote_code:
+    config = settings_of(folder / "config.json")
+    if "auto_map" in config and not origin.trust_remote_code:
         raise DataError(f"{folder}: this model brings its own code; set trust_remote_code=true to run it")
+    refuse_hostile(folder, config)
 
 
 def open_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
     """The origin's tokenizer. One that says of itself that it is all in `tokenizer.json` is read from there alone:
     `AutoTokenizer` would take the class of the model beside it, with that class's own way to cut words."""
-    try:
+    with opening(origin.source, "its tokenizer"):
         opener: Any = PreTrainedTokenizerFast if _is_plain(Path(origin.source)) else AutoTokenizer
         tokenizer: PreTrainedTokenizerBase = opener.from_pretrained(
             origin.source,
@@ -172,21 +173,12 @@ def open_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
             trust_remote_code=origin.trust_remote_code,
             local_files_only=Path(origin.source).is_dir(),
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise unopened(origin.source, "its tokenizer", error) from error
     return tokenizer
-
-
-def unopened(source: str, what: str, error: Exception) -> DataError:
-    """What to say where transformers gives a folder or a model of the hub up."""
-    reason = str(error).strip().splitlines()[0]
-    remedy = "" if Path(source).is_dir() else " (there is no such folder here, so it was looked for on the hub)"
-    return DataError(f"{source}: {what} cannot be opened{remedy}: {reason}")
 
 
 def _is_plain(folder: Path) -> bool:
     told = folder / "tokenizer_config.json"
-    kind = json.loads(told.read_text()).get("tokenizer_class") if told.is_file() else None
+    kind = settings_of(told).get("tokenizer_class") if told.is_file() else None
     return kind in ("PreTrainedTokenizerFast", "TokenizersBackend") and (folder / "tokenizer.json").is_file()
 
 
@@ -228,6 +220,10 @@ def load_manner(folder: Path) -> Manner:
         return Manner.model_validate_json((folder / MANNER).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no {MANNER}, so this is no student's folder") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{folder / MANNER}: {where}: {first['msg']}; copy the student's folder anew") from None
 
 
 def keep(tokenizer: PreTrainedTokenizerBase, manner: Manner, folder: Path) -> None:
@@ -247,12 +243,13 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False, dtype: str 
     held = manner.model_copy(update={"quantised": quantised or manner.quantised})
     model: Any = open_weights(origin_of(folder, manner), held, device)
     tokenizer = open_tokenizer(Origin(source=str(folder)))
-    hold(model, tokenizer)
-    if (folder / ADAPTER).exists():
-        model = adapters.with_adapter(model, folder)
-    model.eval()
-    thinks = manner.thoughts is not None and manner.thoughts.projected
-    made = load_projection(folder, device) if thinks else None
+    with opening(str(folder), "the student"):
+        hold(model, tokenizer)
+        if (folder / ADAPTER).exists():
+            model = adapters.with_adapter(model, folder)
+        model.eval()
+        thinks = manner.thoughts is not None and manner.thoughts.projected
+        made = load_projection(folder, device) if thinks else None
     return Student(model, tokenizer, manner, made.to(DTYPES[dtype]) if made is not None and dtype else made)
 
 

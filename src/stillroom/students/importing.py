@@ -5,12 +5,11 @@ nothing callable), names in the folder are never trusted as paths, and code besi
 tensors belong to a model is for transformers to say; whatever it would make up, leave out or bend is an error here.
 """
 
-import json
 import pickle
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from transformers.utils import logging
 
 from stillroom.errors import DataError
 from stillroom.files import folder_atomic
+from stillroom.foreign import first_of, reason_of, refuse_strays, settings_of
 
 WEIGHTS = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
@@ -34,8 +34,6 @@ CALL = re.compile(r"GLOBAL ([\w.]+)")
 """What torch's restricted reader says of a name that a pickle would call."""
 LEFT_OVER = re.compile(r"\.attn\.masked_bias$")
 """A constant that older GPT-2 code saved beside the weights."""
-SHOWN = 3
-"""How many offenders an error names."""
 
 
 def import_folder(source: Path, target: Path) -> None:
@@ -62,9 +60,11 @@ def import_folder(source: Path, target: Path) -> None:
 def _config(source: Path) -> PretrainedConfig:
     """The folder's config, by transformers' own class. Raises `DataError` where it asks for code from the folder."""
     path = source / "config.json"
-    said = _json(path)
+    if not path.is_file():
+        raise DataError(f"{path}: missing; an importable folder holds config.json beside {WEIGHTS}")
+    said = settings_of(path)
     for file in (path, source / "tokenizer_config.json"):
-        if file.exists() and _json(file).get("auto_map"):
+        if file.exists() and settings_of(file).get("auto_map"):
             raise DataError(
                 f"{file}: auto_map names code that the folder brings along; it is not run. "
                 "Only what transformers knows by itself can be imported"
@@ -80,29 +80,15 @@ def _config(source: Path) -> PretrainedConfig:
     return config
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        said = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; an importable folder holds config.json beside {WEIGHTS}") from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path}: not readable as JSON ({reason_of(error)}); fetch the folder again") from None
-    if not isinstance(said, dict):
-        raise DataError(f"{path}: expected a JSON object, found a {type(said).__name__}; fetch the folder again")
-    return said
-
-
 def read_tensors(source: Path) -> dict[str, Tensor]:
     """All tensors of the folder by name: of its one file, or of the shards that its index names."""
     if not (source / INDEX).exists():
         return _unpickled(source / WEIGHTS)
-    shard_of = _json(source / INDEX).get("weight_map")
+    shard_of = settings_of(source / INDEX).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of or not all(isinstance(s, str) for s in shard_of.values()):
         raise DataError(f"{source / INDEX}: weight_map must map names of tensors to names of files")
     shards = sorted(set(shard_of.values()))
-    strays = [shard for shard in shards if not _plain_name(shard)]
-    if strays:
-        raise DataError(f"{source / INDEX}: shards must lie in the folder itself, not at {first_of(map(repr, strays))}")
+    refuse_strays(source / INDEX, shards)
     found = {shard: _unpickled(source / shard) for shard in shards}
     absent = [f"{name} ({shard})" for name, shard in shard_of.items() if name not in found[shard]]
     if absent:
@@ -111,11 +97,6 @@ def read_tensors(source: Path) -> dict[str, Tensor]:
     if unlisted:
         raise DataError(f"{source / INDEX}: the shards hold what it does not list: {first_of(unlisted)}")
     return {name: found[shard][name] for name, shard in shard_of.items()}
-
-
-def _plain_name(shard: str) -> bool:
-    """Whether this is the name of a file and no path, neither for POSIX nor for Windows."""
-    return shard not in ("", ".", "..") and not any(sign in shard for sign in "/\\:\0")
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
@@ -187,14 +168,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def first_of(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def reason_of(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

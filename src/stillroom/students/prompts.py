@@ -5,12 +5,14 @@ Prompt and completion are tokenised apart, so what a student is asked is by cons
 taught. Nothing here depends on the day: templates that write today's date are given a fixed one.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from stillroom.errors import ConfigError, DataError
+from stillroom.errors import ConfigError, DataError, StillroomError
+from stillroom.foreign import reason_of
 
 Style = Literal["plain", "bare", "chat", "alpaca", "llama3", "gemma"]
 
@@ -43,6 +45,7 @@ Sources: `prompt_no_input` of tatsu-lab/stanford_alpaca; the prompt formats of t
 FIXED_DATE = "{% macro strftime_now(format) %}26 Jul 2024{% endmacro %}"
 """Stands before a template that asks for the date; it is the one Llama 3.2's own template falls back to."""
 _OTHERS = f"choose one of {', '.join(FORMATS)}"
+HALF = re.compile("[\ud800-\udfff]")
 ANSWER = "xyzzy"
 """Stands for an answer, to find what a template writes after one."""
 
@@ -97,6 +100,11 @@ def stop_ids(style: Style, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...
 
 
 def _tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    for text in texts:
+        if not text.isascii() and (half := HALF.search(text)):
+            raise DataError(
+                f"{text[:40]!r}: holds half of a character ({half[0]!r}), which no tokenizer reads: remove it"
+            )
     rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
     return rows
 
@@ -112,7 +120,7 @@ def _asked_in_chat(questions: Sequence[str], tokenizer: PreTrainedTokenizerBase)
     texts = [next(rendered) if question else "" for question in questions]
     for question, text in zip(questions, texts, strict=True):
         if question.strip() not in text:  # a template for pictures reads no plain text, and says nothing
-            raise ConfigError(f"style chat: this tokenizer's template leaves out {question!r}; {_OTHERS}")
+            raise ConfigError(f"style chat: this tokenizer's template leaves out {question[:80]!r}; {_OTHERS}")
     return texts
 
 
@@ -131,9 +139,16 @@ def _chat(
         template = FIXED_DATE + template
     if not conversations:
         return []
-    texts: list[str] = tokenizer.apply_chat_template(  # type: ignore[assignment]
-        conversations, chat_template=template, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
-    )
+    try:
+        texts: list[str] = tokenizer.apply_chat_template(  # type: ignore[assignment]
+            conversations, chat_template=template, tokenize=False, add_generation_prompt=prompt, enable_thinking=False
+        )
+    except StillroomError:
+        raise
+    except Exception as error:  # a template is a program that somebody wrote: it may fail in any way
+        raise ConfigError(
+            f"style chat: this tokenizer's template fails ({reason_of(error)[:200]}); {_OTHERS}"
+        ) from error
     return texts
 
 

@@ -21,10 +21,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from stillroom.errors import DataError, UsageError, unknown
 from stillroom.files import folder_atomic
+from stillroom.foreign import first_of, reason_of
 from stillroom.students import adapters
 from stillroom.students.adapters import AdapterConfig
 from stillroom.students.folders import BEGIN, END, Manner, Origin, Student, Thoughts, open_tokenizer, save
-from stillroom.students.importing import WEIGHTS, first_of, read_tensors, reason_of
+from stillroom.students.importing import WEIGHTS, read_tensors
 from stillroom.students.thinking import mlp
 from stillroom.students.tokens import check_matches, size_of
 

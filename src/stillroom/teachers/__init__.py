@@ -4,6 +4,7 @@ To add one, write both and add a line to `TEACHERS`. A teacher may leave a probl
 out of every arm.
 """
 
+import functools
 import hashlib
 import re
 from collections import defaultdict
@@ -104,12 +105,19 @@ def recorded(config: RecordedConfig, problems: Sequence[Problem], data: Path, de
     met: dict[Any, set[str]] = defaultdict(set)
     found: dict[str, dict[int, Rationale]] = defaultdict(dict)
     for number, row in rows(data / config.file, fields, None):
+        names = (row["dataset"], row["id"], row["teacher"], row["format"])
+        level, sample = row["granularity"], row.get("sample", 0)
+        if (
+            not all(isinstance(n, str) for n in names)
+            or not isinstance(level, int | None)
+            or not isinstance(sample, int)
+        ):
+            raise DataError(f"{data / config.file}:{number}: names are texts, granularity and sample whole numbers")
         if row["dataset"] != config.dataset or row["id"] not in wanted:
             continue
         this = (row["teacher"], row["granularity"], one_name(row["format"]))
         met[this].add(row["id"])
         if this == cell:
-            sample = row.get("sample", 0)
             if not isinstance(row["cot"], str) or sample in found[row["id"]]:
                 raise DataError(f"{data / config.file}:{number}: {row['id']}: `cot` is no text, or stands twice")
             found[row["id"]][sample] = _rationale(config, row)
@@ -173,11 +181,16 @@ def ask(config: Any, problems: Sequence[Problem], data: Path, desk: Desk = NO_DE
 
 def prompts_used(config: Any) -> dict[str, Any]:
     """The prompts' checksum: when they change, the stage is made again, from the journal where it can."""
+    return {"prompts": _prompts_checksum()}
+
+
+@functools.cache
+def _prompts_checksum() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(str(resources.files("stillroom.teachers.prompts"))).rglob("*")):
         if path.is_file() and path.suffix != ".pyc":
             digest.update(path.name.encode() + path.read_bytes())
-    return {"prompts": digest.hexdigest()[:16]}
+    return digest.hexdigest()[:16]
 
 
 class Teacher(NamedTuple):

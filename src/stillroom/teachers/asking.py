@@ -88,10 +88,13 @@ class AnthropicConfig(AskConfig):
 
 
 class LocalConfig(AskConfig):
-    """A causal model of the hub's format, in a folder, run in this process."""
+    """A causal model of the hub's format, run in this process."""
 
     name: Literal["local"] = "local"
     folder: str = Field(min_length=1)
+    """A folder, or a model of the hub, which is fetched when it is first asked."""
+    revision: str | None = None
+    """The hub's commit, tag or branch; its newest where it is not given."""
     four_bit: bool = False
     device_map: Literal["auto"] | None = None
     batch_size: int = Field(16, ge=1)
@@ -105,8 +108,14 @@ class LocalConfig(AskConfig):
 
 
 def model_files(config: LocalConfig) -> tuple[str, ...]:
-    """The files that decide what a local model says. Raises `TeacherError` for a folder that holds no model."""
-    folder = Path(config.folder).resolve()
+    """The files that decide what a local model says; none of a model of the hub, which may not be here yet. Raises
+    `TeacherError` for a folder that holds no model."""
+    if local.on_the_hub(config.folder):
+        return ()
+    return files_in(Path(config.folder).resolve())
+
+
+def files_in(folder: Path) -> tuple[str, ...]:
     if not (folder / "config.json").is_file():
         raise TeacherError(f"{folder}: holds no config.json: give the folder of a saved Hugging Face model")
     return tuple(str(p) for p in sorted(folder.iterdir()) if p.is_file() and not p.name.startswith("."))
@@ -115,7 +124,7 @@ def model_files(config: LocalConfig) -> tuple[str, ...]:
 def identity(config: Any) -> tuple[str, str, str]:
     """Teacher, model and endpoint as the journal names them; a local model by what its files hold."""
     if isinstance(config, LocalConfig):
-        digest = content_key([[Path(p).name, sha256(Path(p))] for p in model_files(config)])
+        digest = content_key([[Path(p).name, sha256(Path(p))] for p in files_in(local.home(config))])
         return config.name, f"{Path(config.folder).resolve().name}@{digest}", "4-bit" if config.four_bit else "local"
     return config.name, config.model, endpoint_of(config.name, config.base_url)
 

@@ -74,8 +74,12 @@ class OpenAIBatches:
         for file in filter(None, (found.output_file_id, found.error_file_id)):
             content = await self._api.files.content(file)
             for line in content.content.splitlines():  # bytes: a text may hold a separator that str would split at
-                row = json.loads(line)
-                yield row["custom_id"], self._result(row)
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue  # cut off: what it held is asked again
+                if isinstance(name := part(row, "custom_id"), str):
+                    yield name, self._result(row)
 
     def _failure(self, errors: Any) -> Refused | Transient:
         told = self.client.scrub("; ".join(str(error.message) for error in errors or ())) or "no reason given"
@@ -84,12 +88,11 @@ class OpenAIBatches:
         return kind(f"the provider refused the whole batch: {told}")
 
     def _result(self, row: dict[str, Any]) -> Reply | Refused | Transient:
-        response, error = row.get("response") or {}, row.get("error") or {}
-        status, body = response.get("status_code", 0), response.get("body") or {}
+        status, body = part(row, "response", "status_code"), part(row, "response", "body") or {}
         if status == 200:
-            return read_or_wait("openai", body)
-        if not status:
-            return Transient(f"the batch did not come to it ({error.get('code') or 'no reason given'})")
+            return read_or_wait(self.client, "openai", body)
+        if not status or not isinstance(status, int):
+            return Transient(f"the batch did not come to it ({part(row, 'error', 'code') or 'no reason given'})")
         found = self.client.judge(status, self.client.scrub(json.dumps(body)), {}, "this model")
         return found if isinstance(found, Transient) else Refused(str(found))
 
@@ -123,21 +126,29 @@ class AnthropicBatches:
             yield row.custom_id, self._result(row.result.model_dump())
 
     def _result(self, result: dict[str, Any]) -> Reply | Refused | Transient:
-        if result["type"] == "succeeded":
-            return read_or_wait("anthropic", result["message"])
-        error = ((result.get("error") or {}).get("error")) or {}
-        if result["type"] != "errored":
-            return Transient(f"the batch did not come to it ({result['type']})")
-        told = self.client.scrub(f"{error.get('type')}: {error.get('message')}")
-        if TEMPORARY.search(str(error.get("type"))):
+        fate = part(result, "type")
+        if fate == "succeeded":
+            return read_or_wait(self.client, "anthropic", part(result, "message"))
+        if fate != "errored":
+            return Transient(f"the batch did not come to it ({fate})")
+        kind, why = (part(result, "error", "error", name) for name in ("type", "message"))
+        told = self.client.scrub(f"{kind}: {why}")
+        if TEMPORARY.search(str(kind)):
             return Transient(told)
         found = self.client.judge(400, told, {}, "this model")
         return found if isinstance(found, Refused) else Refused(str(found))
 
 
-def read_or_wait(teacher: str, message: Any) -> Reply | Transient:
+def part(data: Any, *names: str) -> Any:
+    """What stands below these names; None where there is nothing."""
+    for name in names:
+        data = data.get(name) if isinstance(data, dict) else None
+    return data
+
+
+def read_or_wait(client: ApiClient, teacher: str, message: Any) -> Reply | Transient:
     try:
-        return read_reply(teacher, message)
+        return client.hidden(read_reply(teacher, message))
     except Transient as error:
         return error
 

@@ -9,7 +9,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ NO_TEMPERATURE = re.compile(
 """How providers say that a model takes no temperature, or not this one."""
 WITH_TEMPERATURE = {"anthropic-version": "2023-06-01"}
 """The version that Anthropic's library sends by itself, 2026-10-21, takes a temperature from no model."""
+MOST_TOKENS = 1 << 40
+"""No reply has so many; the journal could not hold them."""
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
 
@@ -109,7 +112,11 @@ class ApiClient:
         message = await self.guard(
             lambda: next(self._turn).post(path, cast_to=object, body=body, options=options), f"model {ask.model!r}"
         )
-        return read_reply(self.teacher, message)
+        return self.hidden(read_reply(self.teacher, message))
+
+    def hidden(self, reply: Reply) -> Reply:
+        """The reply without the key, should a server hand it back: replies are recorded."""
+        return reply if self._key == "none" else replace(reply, text=reply.text.replace(self._key, "[key]"))
 
     async def guard(self, call: Callable[[], Any], about: str) -> Any:
         """A call of the library about something, its errors told in our own three kinds."""
@@ -211,11 +218,22 @@ def read_reply(teacher: str, message: Any) -> Reply:
         if teacher == "openai":
             choice = data["choices"][0]
             text = choice["message"].get("content") or choice["message"].get("refusal") or ""
-            tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-            return Reply(whole(text), choice.get("finish_reason") or "stop", *tokens, str(data.get("model") or ""))
-        text = "".join(block["text"] for block in data["content"] if block.get("type") == "text")
-        reason = data.get("stop_reason") or "stop"
-        tokens = usage.get("input_tokens") or 0, usage.get("output_tokens") or 0
-        return Reply(whole(text), FINISHES.get(reason, reason), *tokens, str(data.get("model") or ""))
+            tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+            reason = choice.get("finish_reason") or "stop"
+        else:
+            text = "".join(block["text"] for block in data["content"] if block.get("type") == "text")
+            tokens = _count(usage, "input_tokens"), _count(usage, "output_tokens")
+            reason = FINISHES.get(data.get("stop_reason") or "stop", data.get("stop_reason") or "stop")
+        if not isinstance(text, str) or not isinstance(reason, str):
+            raise TypeError("text and reason are texts")
+        return Reply(whole(text), whole(reason), *tokens, str(data.get("model") or ""))
     except (KeyError, IndexError, TypeError, AttributeError):
         raise Transient("the reply is not in the form that the provider documents", billed=True) from None
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    """A number of tokens. Raises `TypeError` for what is none."""
+    count = usage.get(name) or 0
+    if not isinstance(count, int) or not 0 <= count < MOST_TOKENS:
+        raise TypeError(f"{name} is no number of tokens")
+    return count

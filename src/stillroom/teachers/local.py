@@ -5,17 +5,43 @@ A batch is made of the same requests whether or not some are recorded: a run tha
 
 import itertools
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from stillroom.errors import TeacherError, UsageError
+from stillroom.errors import DataError, TeacherError, UsageError
+from stillroom.foreign import opening, refuse_hostile, settings_of
 from stillroom.progress import say
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.requests import Ask, Reply
 from stillroom.teachers.running import Tally, wanted
 
 CHUNK = 256
+FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+"""What of a model of the hub is fetched: no pickle and no code."""
+
+
+def on_the_hub(name: str) -> bool:
+    """Whether this names a model of the hub (`owner/name`) and no folder."""
+    return not Path(name).exists() and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) is not None
+
+
+def home(config: Any) -> Path:
+    """The folder of a local model; of one of the hub the copy that the hub's client keeps. Raises `TeacherError`."""
+    if not on_the_hub(config.folder):
+        return Path(config.folder).resolve()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(config.folder, revision=config.revision, allow_patterns=FETCHED))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise TeacherError(
+            f"{config.folder}: there is no such folder here, and the hub does not give it ({why}): look at the name "
+            "and the network, or give the folder of a saved model"
+        ) from None
 
 
 def answer_all(config: Any, asks: Iterable[Ask], journal: Journal, device: str, retry_failed: bool = False) -> Tally:
@@ -36,25 +62,28 @@ class Speaker:
     """A model with its tokenizer. Heavy libraries are imported here, so that the other teachers start at once."""
 
     def __init__(self, config: Any, device: str) -> None:
-        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from stillroom.devices import use
         from stillroom.quantised import four_bits, keep_packing
 
-        folder = str(Path(config.folder).resolve())
+        folder = str(home(config))
         chosen = use(device, os.cpu_count() or 1)
         options: dict[str, Any] = {"device_map": config.device_map} if config.device_map else {}
         try:
             if config.four_bit:
                 options = {"quantization_config": four_bits(chosen), "device_map": config.device_map or {"": chosen}}
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            model: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+            refuse_hostile(Path(folder), settings_of(Path(folder) / "config.json"))
+            with opening(folder, "the model"):
+                self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    folder, use_safetensors=True, trust_remote_code=False, **options
+                )
             if config.four_bit:
                 keep_packing(model)
         except UsageError as error:
             raise TeacherError(f"{folder}: four_bit: {error}") from None
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except DataError as error:
             why = " ".join(str(error).split())[:200]
             raise TeacherError(
                 f"{folder}: no model that can be loaded ({why}): give a folder that save_pretrained wrote whole"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
@@ -27,9 +26,10 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from stillroom.errors import TrainingError
-from stillroom.files import folder_atomic
+from stillroom.files import folder_atomic, intact, stamp
 
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+PARTS = ("model.safetensors", "optimizer.safetensors", "state.json")
 LOADED = StateDictOptions(full_state_dict=True, strict=False)  # tied tensors are stored once, frozen ones not at all
 SLOTS = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
@@ -65,6 +65,8 @@ def save(folder: Path, module: nn.Module, optimizer: Optimizer, said: dict[str, 
         save_file(weights, target / "model.safetensors")
         save_file(tensors, target / "optimizer.safetensors")
         (target / "state.json").write_text(json.dumps({**said, "generators": [told[1] for told in generators]}))
+        for name in PARTS:
+            stamp(target / name)
     for path in older:
         shutil.rmtree(path)
 
@@ -78,15 +80,14 @@ def restore(folder: Path, module: nn.Module, optimizer: Optimizer, rank: int = 0
     found = complete(folder)
     if not found:
         return None
-    try:
-        said: dict[str, Any] = json.loads((found[-1] / "state.json").read_text())
-        tensors = load_file(found[-1] / "optimizer.safetensors")
-        weights: dict[str, Any] = dict(load_file(found[-1] / "model.safetensors"))
-    except (OSError, ValueError, SafetensorError) as error:
+    if harmed := [name for name in PARTS if not intact(found[-1] / name)]:
         raise TrainingError(
-            f"{found[-1]}: this checkpoint was damaged after it was written ({error}); remove it, and the training "
-            "begins anew"
-        ) from error
+            f"{found[-1]}: this checkpoint was damaged after it was written ({', '.join(harmed)}); remove it, and the "
+            "training begins anew"
+        )
+    said: dict[str, Any] = json.loads((found[-1] / "state.json").read_text())
+    tensors = load_file(found[-1] / "optimizer.safetensors")
+    weights: dict[str, Any] = dict(load_file(found[-1] / "model.safetensors"))
     slots: Any = get_optimizer_state_dict(module, optimizer)
     state: Any = {
         name: {slot: tensors[f"{name}.{slot}"] for slot in of if f"{name}.{slot}" in tensors}

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stillroom.errors import Interrupted, TrainingError
-from stillroom.files import write_atomic
+from stillroom.files import intact, stamp, write_atomic
 from stillroom.progress import Meter, meter
 from stillroom.store import Workplace
 from stillroom.training import checkpoints
@@ -92,7 +92,7 @@ class Loop:
         if self.main:
             write_atomic(self.at.out / "metrics.jsonl", "".join(self.lines))
             if self.snapshots:
-                shutil.copytree(self.at.partial / "snapshots", self.at.out / "snapshots", dirs_exist_ok=True)
+                self.keep_snapshots()
         return checkpoints.whole(self.model)
 
     def update(self, bar: Meter, stop: bool, due: bool) -> tuple[bool, bool]:
@@ -186,7 +186,19 @@ class Loop:
         if self.main:
             folder = self.at.partial / "snapshots"
             folder.mkdir(exist_ok=True)
-            save_file(weights, folder / f"step-{self.step}.safetensors")
+            path = folder / f"step-{self.step}.safetensors"
+            save_file(weights, path)
+            stamp(path)
+
+    def keep_snapshots(self) -> None:
+        target = self.at.out / "snapshots"
+        target.mkdir(exist_ok=True)
+        for path in sorted((self.at.partial / "snapshots").glob("*.safetensors")):
+            if not intact(path):
+                raise TrainingError(
+                    f"{path}: damaged after it was written; remove {self.at.partial}, and the training begins anew"
+                )
+            shutil.copyfile(path, target / path.name)
 
     def save(self) -> None:
         said = {"step": self.step, "losses": self.losses, "lines": self.lines}

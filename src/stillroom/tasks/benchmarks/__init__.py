@@ -35,6 +35,8 @@ class TrainableConfig(BenchmarkConfig):
 
     validation: int = Field(100, ge=1)
     """Problems taken from the end of training for choosing layers and positions, where there is no file of them."""
+    train: int | None = Field(None, ge=1)
+    """The first so many of the training problems are learned from; all where it is not given."""
 
 
 def config_of(name: str) -> type[BenchmarkConfig]:
@@ -58,6 +60,8 @@ def read(name: str, config: BenchmarkConfig, data: Path) -> Splits:
     """`train`, `validation` and `test` of a benchmark; `test` alone where it only tests."""
     paths = {split: data / file for split, file in BENCHMARKS[name].files(name, config.split).items()}
     found = read_splits(name, paths)
-    if isinstance(config, TrainableConfig) and "validation" not in found:
-        return hold_out(found, config.validation, paths["train"].name)
-    return found
+    if not isinstance(config, TrainableConfig):
+        return found
+    if "validation" not in found:
+        found = hold_out(found, config.validation, paths["train"].name)
+    return Splits({**found, "train": found["train"][: config.train]}, found.notes)

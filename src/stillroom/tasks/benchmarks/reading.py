@@ -93,4 +93,4 @@ def in_a_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
+    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)[:300]

@@ -1,0 +1,95 @@
+"""The licences of what Stillroom needs, as the installed packages state them: `docs/licences.md`.
+
+    python tools/licences.py > docs/licences.md
+
+Reads the metadata of the packages that are installed, from the requirements of `stillroom` on. What a package says is
+copied, not judged; `unstated` is a package that says nothing in its metadata.
+"""
+
+import re
+import sys
+import tomllib
+from collections import deque
+from importlib import metadata
+from pathlib import Path
+
+HEAD = """# Licences of the dependencies
+
+Made by `tools/licences.py` from the metadata of the packages that `pip install -e '.[dev]'` and the other extras
+bring; a test compares the names. *core* comes with `pip install stillroom`, the others with the extras that are
+named. Licences are what the packages state of themselves.
+
+| package | version | licence | comes with |
+|---|---|---|---|
+"""
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+NAME = re.compile(r"^([A-Za-z0-9][\w.-]*)")
+EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def named(requirement: str) -> str:
+    found = NAME.match(requirement)
+    assert found, f"{requirement!r} names no package"
+    return plain(found[1])
+
+
+def needs(name: str) -> list[tuple[str, str]]:
+    """What an installed package requires, and the extra that asks for it (empty: always)."""
+    found = []
+    for line in metadata.requires(name) or ():
+        extra = EXTRA.search(line)
+        found.append((named(line), extra[1] if extra else ""))
+    return found
+
+
+def reached(start: list[str]) -> set[str]:
+    """The packages that these bring, themselves included, as far as they are installed."""
+    found, waiting = set[str](), deque(start)
+    while waiting:
+        name = waiting.popleft()
+        if name in found or not installed(name):
+            continue
+        found.add(name)
+        waiting += [other for other, extra in needs(name) if not extra]
+    return found
+
+
+def installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def licence(name: str) -> str:
+    told = metadata.metadata(name)
+    classified = [c.rpartition(" :: ")[2] for c in told.get_all("Classifier") or () if c.startswith("License ::")]
+    text = told.get("License-Expression") or "; ".join(classified) or (told.get("License") or "").strip()
+    first = text.splitlines()[0] if text else "unstated"
+    return first if len(first) <= 80 else f"{first[:77]}..."
+
+
+def table() -> list[tuple[str, str, str, str]]:
+    """Name, version, licence and where it comes from, by name."""
+    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    asked = {"core": project["dependencies"], **project["optional-dependencies"]}
+    groups = {of: reached([named(line) for line in lines]) for of, lines in asked.items()}
+    rows = []
+    for name in sorted(set.union(*groups.values())):
+        told = ["core"] if name in groups["core"] else [extra for extra, held in groups.items() if name in held]
+        rows.append((name, metadata.version(name), licence(name), ", ".join(told)))
+    return rows
+
+
+def main() -> None:
+    rows = "".join(f"| {' | '.join(row)} |\n" for row in table())
+    sys.stdout.write(HEAD + rows)
+
+
+if __name__ == "__main__":
+    main()
