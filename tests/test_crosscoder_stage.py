@@ -6,9 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from stillroom.crosscoder import ITSELF, TWIN, CrosscodersConfig, StageConfig, make_crosscoder, source
+from stillroom.crosscoder import ITSELF, TWIN, CrosscodersConfig, StageConfig, make_crosscoder
 from stillroom.crosscoder.interchange import load
 from stillroom.crosscoder.model import CrosscoderConfig
+from stillroom.crosscoder.reading import source
 from stillroom.crosscoder.steps import needs, operation, operations, told_at
 from stillroom.errors import DataError
 from stillroom.files import read_lines, write_lines
@@ -71,7 +72,7 @@ def test_the_report_draws_them(made: Path) -> None:
 
 def test_a_student_that_reads_other_tokens_is_refused() -> None:
     with pytest.raises(DataError, match="base and filler read document 0 as different tokens"):
-        source({"base": student(), "filler": student(pauses=2)}, sums(3), 1)
+        source({"base": student(), "filler": student(pauses=2)}, sums(3), [[1]] * 3, 1)
 
 
 def test_steps_are_told_by_the_number_that_each_adds() -> None:
@@ -79,12 +80,13 @@ def test_steps_are_told_by_the_number_that_each_adds() -> None:
     told = problem("a", ("3 + 1", 4), ("4 * 2", 8), question="Ann has 3 eggs and gets 1 and 2.")
     ids = ann.prompt(told.question)
     words = [ann.tokenizer.decode([token]).strip() for token in ids]
+    none, first, second = (), ("+", "step 1", "value 4"), ("*", "step 2", "value 8")
     assert list(zip(words, told_at(ann, told, ids), strict=True))[:9] == [
-        ("Ann", ""), ("has", ""), ("3", ""), ("eggs", ""), ("and", ""), ("gets", ""),
-        ("1", "+"), ("and", "+"), ("2", "*"),
+        ("Ann", none), ("has", none), ("3", none), ("eggs", none), ("and", none), ("gets", none),
+        ("1", first), ("and", first), ("2", second),
     ]  # fmt: skip
     lost = told.model_copy(update={"question": "Ann has 3 eggs and gets 1."})
-    assert set(told_at(ann, lost, ann.prompt(lost.question))) == {""}
+    assert set(told_at(ann, lost, ann.prompt(lost.question))) == {()}
     assert operations([told]) == ["*", "+"]
     assert needs(told, "*") and not needs(told, "-")
     assert operation("5") == ""
