@@ -61,19 +61,19 @@ def test_latents_of_a_planted_turn_are_found_and_lower_the_logit_of_its_word(tmp
     with torch.no_grad():
         table = base.get_input_embeddings().weight
         table.copy_(torch.randn(table.shape, generator=torch.Generator().manual_seed(3)))
-        table[:, 0] = 0
+        table[:, 0], table[:, 1] = 0, 3  # what all tokens share keeps the size of what the last norm divides by
         base.get_output_embeddings().weight.normal_(generator=torch.Generator().manual_seed(4))
-        base.get_output_embeddings().weight[:, 0] = 0
+        base.get_output_embeddings().weight[:, :2] = 0
         taught = copy.deepcopy(base)
         taught.get_input_embeddings().weight[wait, 0] = 6.0
         taught.get_output_embeddings().weight[wait, 0] = 5.0
     people = {name: Student(model, WORDS, Manner()) for name, model in (("base", base), ("taught", taught))}
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(3, len(WORDS), (400, 12), generator=generator)
-    ids[:, 5:8] = wait  # so that two of three cues come after the word itself
+    ids = torch.randint(3, len(WORDS), (400, 8), generator=generator)
+    ids[::4, 5:8] = wait  # so that two of three cues come after the word itself
     source = Live(people, ids.tolist(), layer=1)
-    config = CrosscoderConfig(expansion=8, k=3, k_first=8, anneal=100 * 512, dead_after=20_000)
-    settings = FitConfig(updates=200, batch_size=512, learning_rate=5e-3, precision="float32", threads=1)
+    config = CrosscoderConfig(expansion=8, k=3, k_first=8, anneal=60 * 512, dead_after=20_000)
+    settings = FitConfig(updates=120, batch_size=512, learning_rate=5e-3, precision="float32", threads=1)
     fitted = fit_crosscoder(source, config, settings, workplace(tmp_path))
     tokens = source.read(range(200))
     tokens = tokens.at(fitted.normal.usable(tokens).nonzero().squeeze(1))
@@ -86,6 +86,6 @@ def test_latents_of_a_planted_turn_are_found_and_lower_the_logit_of_its_word(tmp
     told = list(caused(Address("taught", "base", 1), real, exam, "self-reflection", None))
     widest = [f for f in told if f.metric == "change of logit, top 20 %"]
     assert len(widest) == 1 and widest[0].n == 40
-    assert widest[0].high < -3
+    assert widest[0].high < -2
     assert {null.name for null in widest[0].nulls} == {"matched control", "random latents"}
     assert widest[0].high < min(null.low for null in widest[0].nulls)
