@@ -1,5 +1,6 @@
 """The stage: two students in; a dictionary, tables and findings out, each beside its nulls, and figures of them."""
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from stillroom.crosscoder import ITSELF, TWIN, CrosscodersConfig, StageConfig, m
 from stillroom.crosscoder.interchange import load
 from stillroom.crosscoder.model import CrosscoderConfig
 from stillroom.crosscoder.reading import source
+from stillroom.crosscoder.steering import SteeringConfig
 from stillroom.crosscoder.steps import needs, operation, operations, told_at
 from stillroom.errors import DataError
 from stillroom.files import read_lines, write_lines
@@ -68,6 +70,23 @@ def test_the_report_draws_them(made: Path) -> None:
     assert len({figure.anchor for figure in figures}) == len(figures)
     assert {figure.anchor.split("-")[1] for figure in figures} >= {"nrn", "parallelogram", "means"}
     assert all(figure.rows for figure in figures)
+
+
+def test_what_the_subject_itself_says_is_read_kept_on_disk_and_steered(made: Path, tmp_path: Path) -> None:
+    parents = {name: made.parent / name for name in ("reference", "subject", "problems")}
+    changes = {"seeds": 1, "own_tokens": 5, "harvested": True, "steering": SteeringConfig(problems=2, new_tokens=2)}
+    settings = SETTINGS.model_copy(update=changes)
+    at = workplace(tmp_path / "out", parents=parents)
+    make_crosscoder(StageConfig(reference="base", subject="distilled", settings=settings), at)
+    table = pq.read_table(tmp_path / "out" / "latents.parquet")
+    assert {"fires at +", "fires at step 1", "fires at step 2", "fires at value 3"} <= set(table.column_names)
+    assert sum(table["fires at step 1"].to_pylist()) > 0
+    assert list((at.partial / "activations pair" / "shards").glob("*.safetensors"))
+    told = read_lines(tmp_path / "out" / "findings.jsonl", Finding)
+    pushed = [f for f in told if " at strength " in f.metric]
+    assert all([null.name for null in f.nulls] == ["not steered", "random directions"] for f in pushed)
+    counts = json.loads((tmp_path / "out" / "counts.json").read_text())["pair"]
+    assert counts["tokens drawn"] == counts["distinct tokens"] + counts["tokens used again"] == 8 * 128
 
 
 def test_a_student_that_reads_other_tokens_is_refused() -> None:

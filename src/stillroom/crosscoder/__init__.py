@@ -71,8 +71,12 @@ class CrosscodersConfig(Config):
     """Of the residual stream, 0 the embeddings; half of the depth where it is not given."""
     documents: int = Field(6000, ge=10)
     """Training problems, with their answers, whose activations are learned from."""
-    dictionary: CrosscoderConfig = CrosscoderConfig(expansion=8, k=32, k_first=128, anneal=400_000, dead_after=20_000)
-    fit: FitConfig = FitConfig(updates=600, batch_size=2048, learning_rate=2e-3)
+    dictionary: CrosscoderConfig = CrosscoderConfig(
+        expansion=4, k=24, k_first=96, anneal=200_000, decoder_norm=0.5, dead_after=20_000
+    )
+    """For a model of width 100 or so, whose activations vary in some 30 directions; docs/crosscoders.md has the sizes
+    that were tried."""
+    fit: FitConfig = FitConfig(updates=600, batch_size=1024, learning_rate=2e-3)
     seeds: int = Field(1, ge=1)
     """Dictionaries of the same pair that differ by their seed; stability is told across them."""
     exam: int = Field(200, ge=0)
