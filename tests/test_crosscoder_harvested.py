@@ -50,7 +50,7 @@ def test_activations_of_another_model_are_refused_by_both_names(kept: Harvested)
     mine, other = (fingerprint(student(seed=seed).model) for seed in (1, 2))
     with pytest.raises(DataError, match=rf"holds activations of .*taught \({mine}\).* asked .*taught \({other}\)"):
         harvested(live(seed=2), kept.folder, rows=3)
-    with pytest.raises(DataError, match="its layer .* is 1, and 2 was asked for"):
+    with pytest.raises(DataError, match=r"its layer .* is 1, and 2 was asked for"):
         harvested(live(layer=2), kept.folder, rows=3)
     longer = Live(live().students, [*IDS, [2, 3]], 1)
     with pytest.raises(DataError, match="its documents of activations"):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from stillroom.crosscoder.causal import Abreast
-from stillroom.crosscoder.measuring import Address, Exam, describe
 from stillroom.crosscoder.data import Tokens
+from stillroom.crosscoder.measuring import Address, Exam, describe
 from stillroom.crosscoder.model import Crosscoder
 from stillroom.crosscoder.steering import SteeringConfig, answered, steered
 from stillroom.records import Finding, Problem
@@ -25,7 +25,7 @@ def asked() -> list[Problem]:
 
 
 def wordy() -> tuple[Exam, Crosscoder]:
-    """A subject that ends at once, and goes on for ever where dimension 0 is large: latent 2 of the crosscoder writes it."""
+    """A subject that ends at once, and goes on for ever where dimension 0 is large, which latent 2 writes."""
     model = llama(len(WORDS), spread=0.02)
     with torch.no_grad():
         table = model.get_input_embeddings().weight

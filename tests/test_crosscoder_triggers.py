@@ -32,7 +32,9 @@ def test_turns_are_marked_where_their_words_begin_whatever_the_tokens() -> None:
         assert [mark for mark in marks if mark] == TURNS
         first = marks.index("self-reflection")
         assert tokenizer.decode(ids[first:]).strip().startswith("Wait it")
-        assert [mark for mark in marked(words, ids, first + 1) if mark] == TURNS[1:]  # what stands before is not its own
+        assert [mark for mark in marked(words, ids, first + 1) if mark] == TURNS[
+            1:
+        ]  # what stands before is not its own
     assert set(spelled(WORDS)) == {"self-reflection", "deduction", "contrast"}  # it has no word for the fourth
 
 
