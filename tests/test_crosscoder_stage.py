@@ -79,7 +79,7 @@ def test_what_the_subject_itself_says_is_read_kept_on_disk_and_steered(made: Pat
     at = workplace(tmp_path / "out", parents=parents)
     make_crosscoder(StageConfig(reference="base", subject="distilled", settings=settings), at)
     table = pq.read_table(tmp_path / "out" / "latents.parquet")
-    assert {"fires at +", "fires at step 1", "fires at step 2", "fires at value 3"} <= set(table.column_names)
+    assert {"fires at +", "fires at step 1", "fires at step 2", "fires at value 12"} <= set(table.column_names)
     assert sum(table["fires at step 1"].to_pylist()) > 0
     assert list((at.partial / "activations pair" / "shards").glob("*.safetensors"))
     told = read_lines(tmp_path / "out" / "findings.jsonl", Finding)

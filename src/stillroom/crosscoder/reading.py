@@ -28,7 +28,8 @@ def answers(student: Student, problems: Sequence[Problem], own_tokens: int) -> l
         told = [f"The answer is {problem.answer}." for problem in problems]
         return completions_ids(told, student.manner.style, student.tokenizer)
     asked = student.prompts([problem.question for problem in problems])
-    pad, found = int(student.tokenizer.pad_token_id), {}
+    pad = int(student.tokenizer.pad_token_id)
+    found: dict[int, list[int]] = {}
     with torch.inference_mode():
         for done in decode_all(student.model, asked, own_tokens, pad, student.stops, BATCH):
             found |= {row: [*said.ids, *student.stops[: int(said.stopped)]] for row, said in done.items()}

@@ -20,7 +20,7 @@ from stillroom.activations import Place
 from stillroom.config import Config
 from stillroom.crosscoder.causal import random_direction, steer, steering
 from stillroom.crosscoder.measuring import Address, Described, Exam
-from stillroom.decoding import Sampling, decode_all
+from stillroom.decoding import Completion, Sampling, decode_all
 from stillroom.evaluation import judge
 from stillroom.records import Finding, Null, Prediction
 from stillroom.stats import bootstrap_mean
@@ -64,7 +64,7 @@ def answered(exam: Exam, config: SteeringConfig, direction_D: Tensor | None, str
     tokens_SB, right_SB = [], []
     for sample in range(config.samples):
         drawn = Sampling(config.temperature, sample * len(prompts)) if config.samples > 1 else None
-        found = {}
+        found: dict[int, Completion] = {}
         with torch.inference_mode(), activations.changed(student.model, edit) if edit else nullcontext():
             for done in decode_all(
                 student.model, prompts, config.new_tokens, int(student.tokenizer.pad_token_id), student.stops, BATCH,
