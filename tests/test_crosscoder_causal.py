@@ -19,7 +19,7 @@ from stillroom.crosscoder.causal import (
     steer,
     steering,
 )
-from stillroom.crosscoder.data import Live, same_tokens
+from stillroom.crosscoder.data import Live, one_reading
 from stillroom.crosscoder.features import Firing, chosen, explained, firing, nrn, top_contexts
 from stillroom.crosscoder.fitting import fit_crosscoder
 from stillroom.crosscoder.model import Crosscoder, CrosscoderConfig, initial
@@ -158,10 +158,10 @@ def test_steering_is_counted_in_the_feature_s_own_activation() -> None:
 
 def test_models_that_read_other_tokens_are_refused() -> None:
     with pytest.raises(DataError, match=r"base and filler read document 1 as different tokens, from position 1"):
-        same_tokens({"base": [[1, 2], [3, 4]], "filler": [[1, 2], [3, 5]]})
+        one_reading({"base": [[1, 2], [3, 4]], "filler": [[1, 2], [3, 5]]})
     with pytest.raises(DataError, match="base reads 1 documents and filler reads 2"):
-        same_tokens({"base": [[1]], "filler": [[1], [2]]})
-    assert same_tokens({"base": [[1, 2]], "normal": [(1, 2)]}) == [[1, 2]]
+        one_reading({"base": [[1]], "filler": [[1], [2]]})
+    assert one_reading({"base": [[1, 2]], "normal": [(1, 2)]}) == [[1, 2]]
 
 
 def test_activations_that_are_not_finite_are_refused() -> None:

@@ -1,14 +1,17 @@
 """The stage: two students in; a dictionary, tables and findings out, each beside its nulls, and figures of them."""
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from stillroom.crosscoder import ITSELF, TWIN, CrosscodersConfig, StageConfig, make_crosscoder, source
+from stillroom.crosscoder import ITSELF, TWIN, CrosscodersConfig, StageConfig, make_crosscoder
 from stillroom.crosscoder.interchange import load
 from stillroom.crosscoder.model import CrosscoderConfig
+from stillroom.crosscoder.reading import source
+from stillroom.crosscoder.steering import SteeringConfig
 from stillroom.crosscoder.steps import needs, operation, operations, told_at
 from stillroom.errors import DataError
 from stillroom.files import read_lines, write_lines
@@ -69,9 +72,26 @@ def test_the_report_draws_them(made: Path) -> None:
     assert all(figure.rows for figure in figures)
 
 
+def test_what_the_subject_itself_says_is_read_kept_on_disk_and_steered(made: Path, tmp_path: Path) -> None:
+    parents = {name: made.parent / name for name in ("reference", "subject", "problems")}
+    changes = {"seeds": 1, "own_tokens": 5, "harvested": True, "steering": SteeringConfig(problems=2, new_tokens=2)}
+    settings = SETTINGS.model_copy(update=changes)
+    at = workplace(tmp_path / "out", parents=parents)
+    make_crosscoder(StageConfig(reference="base", subject="distilled", settings=settings), at)
+    table = pq.read_table(tmp_path / "out" / "latents.parquet")
+    assert {"fires at +", "fires at step 1", "fires at step 2", "fires at value 12"} <= set(table.column_names)
+    assert sum(table["fires at step 1"].to_pylist()) > 0
+    assert list((at.partial / "activations pair" / "shards").glob("*.safetensors"))
+    told = read_lines(tmp_path / "out" / "findings.jsonl", Finding)
+    pushed = [f for f in told if " at strength " in f.metric]
+    assert all([null.name for null in f.nulls] == ["not steered", "random directions"] for f in pushed)
+    counts = json.loads((tmp_path / "out" / "counts.json").read_text())["pair"]
+    assert counts["tokens drawn"] == counts["distinct tokens"] + counts["tokens used again"] == 8 * 128
+
+
 def test_a_student_that_reads_other_tokens_is_refused() -> None:
     with pytest.raises(DataError, match="base and filler read document 0 as different tokens"):
-        source({"base": student(), "filler": student(pauses=2)}, sums(3), 1)
+        source({"base": student(), "filler": student(pauses=2)}, sums(3), [[1]] * 3, 1)
 
 
 def test_steps_are_told_by_the_number_that_each_adds() -> None:
@@ -79,12 +99,13 @@ def test_steps_are_told_by_the_number_that_each_adds() -> None:
     told = problem("a", ("3 + 1", 4), ("4 * 2", 8), question="Ann has 3 eggs and gets 1 and 2.")
     ids = ann.prompt(told.question)
     words = [ann.tokenizer.decode([token]).strip() for token in ids]
+    none, first, second = (), ("+", "step 1", "value 4"), ("*", "step 2", "value 8")
     assert list(zip(words, told_at(ann, told, ids), strict=True))[:9] == [
-        ("Ann", ""), ("has", ""), ("3", ""), ("eggs", ""), ("and", ""), ("gets", ""),
-        ("1", "+"), ("and", "+"), ("2", "*"),
+        ("Ann", none), ("has", none), ("3", none), ("eggs", none), ("and", none), ("gets", none),
+        ("1", first), ("and", first), ("2", second),
     ]  # fmt: skip
     lost = told.model_copy(update={"question": "Ann has 3 eggs and gets 1."})
-    assert set(told_at(ann, lost, ann.prompt(lost.question))) == {""}
+    assert set(told_at(ann, lost, ann.prompt(lost.question))) == {()}
     assert operations([told]) == ["*", "+"]
     assert needs(told, "*") and not needs(told, "-")
     assert operation("5") == ""

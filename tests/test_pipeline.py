@@ -36,7 +36,8 @@ def test_every_recipe_of_the_package_is_valid_and_plans_all_stages(tmp_path: Pat
         optional = {"comparison"} if cells.keys() == {""} else set()
         optional |= set() if any(cell.lenses for cell in some) else {"lens"}
         optional |= {"primer"} if all(cell.base.pretrained for cell in some) else set()
-        optional |= set() if any(cell.crosscoder for cell in some) else {"crosscoder"}
+        optional |= set() if any(cell.crosscoder for cell in some) else {"crosscoder", "sizes"}
+        optional |= {"sizes"} if cells.keys() == {""} else set()
         optional |= set() if any(cell.oracle for cell in some) else {"traces", "reader", "oracle"}
         if all(cell.memorising is None for cell in some):
             optional |= {"copies", "faithfulness", "cost", "memorising"}
@@ -165,6 +166,7 @@ def test_a_small_run_holds_every_stage_and_its_findings_have_nulls(small_store: 
     assert {m.stage for m in store.manifests()} == set(STAGES) - {
         "comparison",
         "crosscoder",
+        "sizes",
     }  # those have tests of their own
     report = next(m for m in store.manifests() if m.stage == "report")
     folder = store.folder("report", report.key)

@@ -101,7 +101,7 @@ class Live:
         return tokens
 
 
-def same_tokens(ids: Mapping[str, Sequence[Sequence[int]]]) -> Sequence[Sequence[int]]:
+def one_reading(ids: Mapping[str, Sequence[Sequence[int]]]) -> Sequence[Sequence[int]]:
     """The documents that all models read alike. Raises `DataError` naming the two models and the first difference."""
     first, *others = ids
     for other in others:

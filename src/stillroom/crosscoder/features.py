@@ -17,6 +17,8 @@ from stillroom.crosscoder.model import Crosscoder
 
 CHUNK = 4096
 """Tokens that are encoded at once."""
+DENSE = 0.1
+"""A latent is dense that fires at more than this share of tokens."""
 SHARED, SPECIFIC = (0.4, 0.6), 0.9
 """Bands of Δ_norm (Minder et al. 2025)."""
 SHRUNK, DECOUPLED = 0.2, 0.5
@@ -76,14 +78,15 @@ def firing(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Tens
     shape = crosscoder.latents
     count_F, mass_F, squares_F, largest_F = (torch.zeros(shape) for _ in range(4))
     category_CF = torch.zeros(len(categories), shape)
+    none_CN = torch.zeros(0, len(tokens))
+    mask_CN = torch.stack(list(categories.values())).float() if categories else none_CN
     for rows, _, value_NF in chunks(crosscoder, tokens):
         fires_NF = (value_NF > 0).float()
         count_F += fires_NF.sum(dim=0)
         mass_F += value_NF.sum(dim=0)
         squares_F += value_NF.square().sum(dim=0)
         largest_F = torch.maximum(largest_F, value_NF.amax(dim=0))
-        for index, mask_N in enumerate(categories.values()):
-            category_CF[index] += fires_NF[mask_N[rows]].sum(dim=0)
+        category_CF += mask_CN[:, rows] @ fires_NF
     return Firing(len(tokens), count_F, mass_F, squares_F, largest_F, category_CF)
 
 

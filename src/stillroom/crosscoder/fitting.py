@@ -14,7 +14,7 @@ class Fitted:
     crosscoder: Crosscoder
     normal: Normal
     told: dict[str, int]
-    """Counters: tokens drawn, distinct ones among them, dead latents."""
+    """Counters: tokens drawn, distinct ones among them, those used again, dead latents."""
 
 
 def fit_crosscoder(source: Source, config: CrosscoderConfig, fit_config: FitConfig, at: Workplace) -> Fitted:
@@ -31,9 +31,11 @@ def fit_crosscoder(source: Source, config: CrosscoderConfig, fit_config: FitConf
     mixer = Mixer(source, normal, fit_config.batch_size, fit_config.seed)
     fit(objective, mixer.batches(objective.terms), fit_config, at)
     crosscoder.cpu().eval()
+    used, distinct = fit_config.updates, min(fit_config.updates, mixer.per_epoch)
     told = {
-        "tokens drawn": fit_config.updates * fit_config.batch_size,
-        "distinct tokens": min(fit_config.updates, mixer.per_epoch) * fit_config.batch_size,
+        "tokens drawn": used * fit_config.batch_size,
+        "distinct tokens": distinct * fit_config.batch_size,
+        "tokens used again": (used - distinct) * fit_config.batch_size,
         "dead latents": int((objective.silent_F > config.dead_after).sum()),
     }
     return Fitted(crosscoder, normal, told)

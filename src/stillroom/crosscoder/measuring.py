@@ -12,6 +12,7 @@ from torch import Tensor
 from stillroom.crosscoder.causal import Abreast, Mode, drawn, logit_change, matched
 from stillroom.crosscoder.data import Tokens
 from stillroom.crosscoder.features import (
+    DENSE,
     Firing,
     chosen,
     delta_norm,
@@ -63,6 +64,12 @@ class Described:
     error_F: Tensor
     reconstruction_F: Tensor
     measures: dict[str, tuple[Interval, int]]
+    categories: dict[str, int]
+    """The tokens of each category, in the order of the rows of `fires.category_CF`."""
+
+    def at(self, category: str) -> Tensor:
+        """How often each latent (F) fires at the category's tokens."""
+        return self.fires.category_CF[list(self.categories).index(category)]
 
 
 def describe(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Tensor] = {}) -> Described:
@@ -80,6 +87,7 @@ def describe(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Te
     }
     counted = {
         "dead latents": (every - int(live_F.sum()), every),
+        "dense latents": (int((fires.frequency > DENSE).sum()), every),
         "latents of the reference alone": (int(found.reference.sum()), live),
         "shared latents": (int(found.shared.sum()), live),
         "latents of the subject alone": (int(found.subject.sum()), live),
@@ -105,6 +113,7 @@ def describe(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Te
         scaling.error_F,
         scaling.reconstruction_F,
         measures,
+        {name: int(mask_N.sum()) for name, mask_N in categories.items()},
     )
 
 
@@ -116,23 +125,26 @@ def beside(address: Address, real: Described, nulls: Mapping[str, Described]) ->
         yield address.finding(metric, found, n, told)
 
 
-def step_latents(real: Described, index: int, tokens: int, share: float) -> Tensor:
-    """Latents found for a step: NRN above ½, among the most frequent `share` at its tokens, and there more than
+def category_latents(real: Described, category: str, share: float = TOLD) -> Tensor:
+    """Latents found for a category: NRN above ½, among the most frequent `share` at its tokens, and there more than
     elsewhere by `LIFT`."""
-    here_F = real.fires.category_CF[index]
+    here_F = real.at(category)
     found_K = chosen(real.nrn_F, here_F, share)
-    lift_K = (here_F[found_K] / max(1, tokens)) / real.fires.frequency[found_K]
+    lift_K = (here_F[found_K] / max(1, real.categories[category])) / real.fires.frequency[found_K]
     return found_K[lift_K >= LIFT]
 
 
 @dataclass(frozen=True)
 class Exam:
-    """Problems that need a step, asked of the subject with latents taken out of it."""
+    """Problems of a category, asked of the subject with latents taken out of it, and texts after which a token of the
+    category comes next."""
 
     abreast: Abreast
     student: Student
     problems: Sequence[Problem]
     new_tokens: int
+    cues: Sequence[tuple[list[int], list[int]]]
+    """(tokens of a text, tokens of which one comes next)."""
 
     def right(self, latents_K: Tensor | None, mode: Mode = "ablate") -> Tensor:
         """Which answers (B) are right."""
@@ -150,20 +162,27 @@ class Exam:
         return torch.tensor([float(verdict.correct) for verdict in judge(self.problems, told)])
 
     def logits(self, latents_K: Tensor) -> Tensor:
-        """Change (B) of the logit of the right answer's first token, after the words that come before it."""
-        told = [f"The answer is {problem.answer}." for problem in self.problems]
-        whole = completions_ids(told, self.student.manner.style, self.student.tokenizer)
-        before = completions_ids(["The answer is"], self.student.manner.style, self.student.tokenizer)[0]
-        first = next((i for i, (a, b) in enumerate(zip(before, whole[0], strict=False)) if a != b), len(before))
-        asked = self.student.prompts([problem.question for problem in self.problems])
-        prompts = [[*prompt, *ids[:first]] for prompt, ids in zip(asked, whole, strict=True)]
-        return logit_change(self.abreast, prompts, [[ids[first]] for ids in whole], latents_K)
+        """Change (cues) of the mean logit of the tokens of which one comes next."""
+        texts, triggers = [text for text, _ in self.cues], [wanted for _, wanted in self.cues]
+        return logit_change(self.abreast, texts, triggers, latents_K)
 
 
-def causes(address: Address, real: Described, exam: Exam, sign: str, index: int, tokens: int) -> Iterator[Finding]:
-    """Accuracy lost without a step's latents, beyond what their matched control loses; beside it what is lost to the
-    control, to as many random latents, and to the reconstruction alone. Nothing where none was found for the step."""
-    set_K = step_latents(real, index, tokens, TOLD)
+def answer_cues(student: Student, problems: Sequence[Problem]) -> list[tuple[list[int], list[int]]]:
+    """For each problem the text up to its answer, and the answer's first token."""
+    told = [f"The answer is {problem.answer}." for problem in problems]
+    whole = completions_ids(told, student.manner.style, student.tokenizer)
+    before = completions_ids(["The answer is"], student.manner.style, student.tokenizer)[0]
+    asked = student.prompts([problem.question for problem in problems])
+    first = (
+        next((i for i, (a, b) in enumerate(zip(before, whole[0], strict=False)) if a != b), len(before)) if whole else 0
+    )
+    return [([*prompt, *ids[:first]], [ids[first]]) for prompt, ids in zip(asked, whole, strict=True)]
+
+
+def causes(address: Address, real: Described, exam: Exam, category: str) -> Iterator[Finding]:
+    """Accuracy lost without a category's latents, beyond what their matched control loses; beside it what is lost to
+    the control, to as many random latents, and to the reconstruction alone. Nothing where none was found for it."""
+    set_K = category_latents(real, category)
     pool = (real.fires.live & (real.nrn_F <= 0.5)).nonzero().squeeze(1)
     if not len(set_K) or len(pool) < len(set_K) or not exam.problems:
         return
@@ -176,20 +195,19 @@ def causes(address: Address, real: Described, exam: Exam, sign: str, index: int,
         "reconstruction only": whole - exam.right(none_K, "replace"),
     }
     nulls = [Null(name=name, **bootstrap_mean(lost.numpy())._asdict()) for name, lost in others.items()]
-    n, metric = len(whole), f"accuracy lost without the {len(set_K)} latents of {sign}"
-    yield address.finding(metric, bootstrap_mean((whole - ablated).numpy()), n, nulls, f"problems with {sign}")
+    n, where = len(whole), f"problems with {category}"
+    metric = f"accuracy lost without the {len(set_K)} latents of {category}"
+    yield address.finding(metric, bootstrap_mean((whole - ablated).numpy()), n, nulls, where)
     beyond = bootstrap_mean((control - ablated).numpy())
-    yield address.finding(
-        f"accuracy lost to {sign} beyond its matched control", beyond, n, nulls, f"problems with {sign}"
-    )
+    yield address.finding(f"accuracy lost to {category} beyond its matched control", beyond, n, nulls, where)
 
 
-def by_share(address: Address, real: Described, exam: Exam, sign: str, index: int) -> Iterator[Finding]:
-    """Change of the right answer's logit without the most frequent latents of a step with NRN above ½, by share."""
+def by_share(address: Address, real: Described, exam: Exam, category: str) -> Iterator[Finding]:
+    """Change of the logit of what comes next without a category's most frequent latents with NRN above ½, by share."""
     pool = (real.fires.live & (real.nrn_F <= 0.5)).nonzero().squeeze(1)
     for share in SHARES:
-        set_K = chosen(real.nrn_F, real.fires.category_CF[index], share)
-        if not len(set_K) or len(pool) < len(set_K) or not exam.problems:
+        set_K = chosen(real.nrn_F, real.at(category), share)
+        if not len(set_K) or len(pool) < len(set_K) or not exam.cues:
             continue
         lost = {
             "matched control": exam.logits(matched(set_K, pool, real.fires)),
@@ -197,4 +215,4 @@ def by_share(address: Address, real: Described, exam: Exam, sign: str, index: in
         }
         nulls = [Null(name=name, **bootstrap_mean(values.numpy())._asdict()) for name, values in lost.items()]
         found = bootstrap_mean(exam.logits(set_K).numpy())
-        yield address.finding(f"change of logit, top {100 * share:g} %", found, len(exam.problems), nulls, sign)
+        yield address.finding(f"change of logit, top {100 * share:g} %", found, len(exam.cues), nulls, category)

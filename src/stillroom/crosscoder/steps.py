@@ -1,11 +1,11 @@
-"""What a problem's text says where: the tokens that belong to each step, and texts whose meanings a function relates.
+"""What a problem's text says where: the tokens that belong to each step, to its operation and to its value.
 
 A synthetic task states one number for the start and one for each step, in order. A problem whose text holds more
 numbers or fewer (a distractor, a benchmark's prose) is left out, since its steps cannot be told apart by counting.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -32,34 +32,30 @@ def needs(problem: Problem, sign: str) -> bool:
     return any(operation(step.expression) == sign for step in problem.steps)
 
 
-def told_at(student: Student, problem: Problem, ids: Sequence[int]) -> list[str]:
-    """For each token of a document the operation of the step it tells: from the step's number on, up to the next."""
+def told_at(student: Student, problem: Problem, ids: Sequence[int]) -> list[tuple[str, ...]]:
+    """For each token of a document what it tells of: the operation, the place and the value of a step, from the step's
+    number on and up to the next; nothing elsewhere."""
     pieces = [str(student.tokenizer.decode([token])) for token in ids]
     numbers = [i for i, piece in enumerate(pieces) if NUMBER.fullmatch(piece)]
     asked = len(student.prompt(problem.question))
     numbers = [i for i in numbers if i < asked]
     if len(numbers) != len(problem.steps) + 1:
-        return [""] * len(ids)
-    out = [""] * len(ids)
-    for step, (start, end) in zip(problem.steps, zip(numbers[1:], [*numbers[2:], asked], strict=True), strict=True):
-        out[start:end] = [operation(step.expression)] * (end - start)
+        return [()] * len(ids)
+    out: list[tuple[str, ...]] = [()] * len(ids)
+    ends = [*numbers[2:], asked]
+    for place, (step, start, end) in enumerate(zip(problem.steps, numbers[1:], ends, strict=True), 1):
+        out[start:end] = [(operation(step.expression), f"step {place}", f"value {step.value}")] * (end - start)
     return out
 
 
-def masks(signs: Sequence[str], told: Sequence[Sequence[str]], tokens: Tokens) -> dict[str, Tensor]:
-    """For each operation, which tokens (N) tell a step of it; `told` by document."""
-    at = [
-        told[document][position]
-        for document, position in zip(tokens.document_N.tolist(), tokens.position_N.tolist(), strict=True)
-    ]
-    return {sign: torch.tensor([there == sign for there in at]) for sign in signs}
-
-
-def functions(largest: int) -> Mapping[str, list[tuple[str, str]]]:
-    """Numbers that a function relates: n → n + 1 and n → 2n, as words; a swap of two operands, as texts."""
-    numbers = range(1, largest)
-    return {
-        "successor": [(f" {n}", f" {n + 1}") for n in numbers],
-        "doubling": [(f" {n}", f" {2 * n}") for n in numbers if 2 * n <= largest],
-        "operand swap": [(f" {n} + {largest - n}", f" {largest - n} + {n}") for n in range(1, (largest + 1) // 2)],
-    }
+def masks(told: Sequence[Sequence[Collection[str]]], tokens: Tokens) -> dict[str, Tensor]:
+    """For each category that documents tell of, which tokens (N) are of it; `told` by document and position."""
+    found: dict[str, list[int]] = {}
+    for row, (document, at) in enumerate(zip(tokens.document_N.tolist(), tokens.position_N.tolist(), strict=True)):
+        for category in told[document][at]:
+            found.setdefault(category, []).append(row)
+    out = {}
+    for category in sorted(set(found) - {""}):
+        out[category] = torch.zeros(len(tokens), dtype=torch.bool)
+        out[category][found[category]] = True
+    return out

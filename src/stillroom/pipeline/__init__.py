@@ -31,7 +31,7 @@ __all__ = ["STAGES", "Planner", "plan", "run", "schema", "upto"]
 STAGES = (
     "problems", "contamination", "rationales", "kept", "compliance", "lessons", "primer", "base", "student", "copies",
     "predictions", "scores", "faithfulness", "cost", "memorising", "lens", "crosscoder", "traces", "reader", "oracle",
-    "report", "comparison",
+    "report", "comparison", "sizes",
 )  # fmt: skip
 
 

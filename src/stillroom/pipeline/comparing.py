@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 from stillroom import report
+from stillroom.crosscoder import sizes as side_by_side
 from stillroom.evaluation import comparing
 from stillroom.evaluation.comparing import Member
 from stillroom.evaluation.trends import Arm
@@ -28,7 +29,24 @@ def comparison(where: str, cells: Mapping[str, Recipe], plans: Mapping[str, Sequ
     yield stage
     page = overview.OverviewConfig(recipe=where)
     show = partial(overview.make_overview, page)
+    yield from sizes(plans)
     yield Stage("report", "overview", report.VERSION, page.model_dump(mode="json"), {"comparison": stage}, show)
+
+
+def sizes(plans: Mapping[str, Sequence[Stage]]) -> Iterator[Stage]:
+    """The crosscoders of all cells side by side, where the recipe has any."""
+    parents: dict[str, Stage] = {}
+    pairs = []
+    for cell, stages in plans.items():
+        for made in (stage for stage in stages if stage.stage == "crosscoder"):
+            role = f"{made.name} [{cell}]"
+            names = {who: f"{made.config[who]}{made.config['suffix']}" for who in ("reference", "subject")}
+            pairs.append(side_by_side.Pair(role=role, cell=cell, **names))
+            parents |= {role: made, f"scores {cell}": _of(stages, "scores")}
+    if pairs:
+        config = side_by_side.SizesConfig(pairs=tuple(pairs))
+        run = partial(side_by_side.make_sizes, config)
+        yield Stage("sizes", "sizes", side_by_side.VERSION, config.model_dump(mode="json"), parents, run)
 
 
 def _of(stages: Sequence[Stage], role: str) -> Stage:
