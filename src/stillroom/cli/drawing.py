@@ -60,34 +60,38 @@ def _thoughts(turn: Turn, console: Console) -> RenderableType:
         if shown.values:
             grid.add_row(Text(name, style="bold"), heat(shown.values, cells, full, colours))
         if shown.change:
-            grid.add_row(Text("  change", style="dim"), heat(shown.change, cells, turned, colours))
+            grid.add_row(Text("  change", style="dim"), heat(shown.change, cells, turned, colours, thin=True))
         grid.add_row(Text("" if shown.values else name, style="bold"), Text(told(shown), style="dim"))
     grid.add_row("", legend(full, turned, colours))
     return grid
 
 
-def heat(values: Sequence[float], cells: int, full: float, colours: bool) -> Text:
-    """One line. In colour a character holds two cells: above the first half of the vector, below the second."""
+def heat(values: Sequence[float], cells: int, full: float, colours: bool, thin: bool = False) -> Text:
+    """One line. In colour a character holds two neighbours, one above the other; where it is thin, the stronger."""
+    columns = min(cells, -(-len(values) // 2))
     if not colours:
         middle = len(SIGNS) // 2
         levels = [round(middle * max(-1.0, min(1.0, value / full))) for value in folded(values, cells)]
         return Text("".join(SIGNS[middle + level] for level in levels))
-    pairs = folded(values, 2 * cells)
-    half = -(-len(pairs) // 2)
-    pairs += [0.0] * (2 * half - len(pairs))
-    line = Text()
-    for above, below in zip(pairs[:half], pairs[half:], strict=True):
-        inks = [f"rgb({red},{green},{blue})" for red, green, blue in (colour(above, full), colour(below, full))]
-        line.append("▀", style=f"{inks[0]} on {inks[1]}")
-    return line
+    if thin:
+        return Text().join(Text("▄", style=_ink(value, full)) for value in folded(values, columns))
+    two = [*folded(values, 2 * columns), 0.0][: 2 * columns]
+    return Text().join(
+        Text("▀", style=f"{_ink(above, full)} on {_ink(below, full)}")
+        for above, below in zip(two[::2], two[1::2], strict=True)
+    )
+
+
+def _ink(value: float, full: float) -> str:
+    red, green, blue = colour(value, full)
+    return f"rgb({red},{green},{blue})"
 
 
 def legend(full: float, turned: float, colours: bool) -> Text:
     told_ = Text(style="dim")
     if colours:
         for share in (-1.0, -0.5, 0.0, 0.5, 1.0):
-            red, green, blue = colour(share, 1.0)
-            told_.append("  ", style=f"on rgb({red},{green},{blue})")
+            told_.append("  ", style=f"on {_ink(share, 1.0)}")
     else:
         told_.append(SIGNS)
     return told_.append(f" −{full:.2g} … +{full:.2g}; changes −{turned:.2g} … +{turned:.2g}")

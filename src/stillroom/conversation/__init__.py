@@ -25,8 +25,9 @@ COMPANY = 64
 class Conversation:
     """With one student. Every question stands alone: a student sees none that was asked before."""
 
-    def __init__(self, speaker: Speaker, way: Way | None = None) -> None:
-        self.speaker, self.way = speaker, way or Way()
+    def __init__(self, speaker: Speaker, keep: int | None = None) -> None:
+        """Of its turns the last `keep` are kept."""
+        self.speaker, self.keep, self.way = speaker, keep, Way()
         self.turns: list[Turn] = []
 
     @property
@@ -38,7 +39,7 @@ class Conversation:
     def ask(self, question: str) -> Turn:
         """Raises as `Speaker.say` does; then nothing is added to the conversation."""
         turn = self.speaker.say(question, self.way, self._earlier())
-        self.turns.append(turn)
+        self.turns = [*self.turns, turn][-(self.keep or 0) :]
         return turn
 
     def turn_to(self, way: Way) -> Turn | None:
