@@ -1,4 +1,4 @@
-"""How a run came to be, as HTML: a box for every stage, to the right of what it was made from, and the record of each."""
+"""How a run came to be, as HTML: a box for each stage, right of what it was made from, and the record of each."""
 
 import json
 from collections.abc import Sequence
