@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-import toys
 import torch
+
+import toys
 from stillroom.conversation import Speaker
 from stillroom.errors import UsageError
 from stillroom.oracle.readers import Reader

@@ -54,9 +54,7 @@ def test_change_norm_and_cosine_are_of_what_was_consumed() -> None:
 
 @pytest.mark.parametrize("step", range(COUNT))
 def test_each_intervention_is_the_engines(step: int) -> None:
-    zero, noise, skip = (
-        engine(Variant(COUNT, (one,)))[0] for one in (Zero(step), Noise(step), Skip(step))
-    )
+    zero, noise, skip = (engine(Variant(COUNT, (one,)))[0] for one in (Zero(step), Noise(step), Skip(step)))
     swap = engine(Variant(COUNT, (Swap(step, (1, 0)),)), questions=(ASKED, OTHER))[0]
     for kind, answer in (("zero", zero), ("noise", noise), ("swap", swap)):
         turn = said(Change(step, kind, OTHER if kind == "swap" else ""))
@@ -142,7 +140,7 @@ def test_questions_that_are_empty_or_too_long_are_refused() -> None:
     for one in (speaker(), words):
         with pytest.raises(UsageError, match="empty"):
             one.say(" \n", Way())
-        with pytest.raises(UsageError, match="ask a shorter one|longest question"):
+        with pytest.raises(UsageError, match=r"ask a shorter one|longest question"):
             one.say("eggs " * 20_000, Way())
 
 

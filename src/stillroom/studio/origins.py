@@ -10,7 +10,7 @@ from stillroom.studio.pictures import escaped
 
 BOX = (150, 30)
 """Width and height of a stage, in pixels."""
-STEP = (190, 40)
+STEP = (185, 38)
 """From one box to the next, across and down."""
 LONGEST = 20000
 """Characters of a record."""
@@ -25,11 +25,10 @@ def lineage(store: Store, made: Sequence[Manifest]) -> str:
 def _graph(made: Sequence[Manifest]) -> str:
     at, (width, height) = _places(made), BOX
     lines = [
-        f'<path d="M{at[parent][0] + width} {at[parent][1] + height // 2} L{x} {y + height // 2}"/>'
-        for manifest in made
-        for x, y in [at[name_of(manifest)]]
-        for parent in dict.fromkeys(f"{p.stage}/{p.key}" for p in manifest.parents.values())
-        if parent in at
+        f'<path d="M{x} {y + height // 2} C{x - 30} {y + height // 2} {left + 30} {top} {left} {top}"/>'
+        for child, parents in closest(made).items()
+        for x, y in [at[child]]
+        for left, top in ((at[parent][0] + width, at[parent][1] + height // 2) for parent in parents)
     ]
     boxes = [
         f'<g transform="translate({x},{y})"><title>{escaped(name_of(manifest))}</title>'
@@ -40,7 +39,20 @@ def _graph(made: Sequence[Manifest]) -> str:
     ]
     wide, high = (max(place[axis] for place in at.values()) + BOX[axis] + 2 for axis in (0, 1))
     label = 'role="img" aria-label="lineage: each stage and what it was made from"'
-    return f'<svg width="{wide}" height="{high}" {label}>{"".join(lines + boxes)}</svg>'
+    return f'<svg viewBox="0 0 {wide} {high}" {label}>{"".join(lines + boxes)}</svg>'
+
+
+def closest(made: Sequence[Manifest]) -> dict[str, list[str]]:
+    """The parents of each stage without those that it has through another parent as well: as few lines as tell it."""
+    before: dict[str, set[str]] = {}
+    found = {}
+    for manifest in made:
+        parents = [f"{parent.stage}/{parent.key}" for parent in manifest.parents.values()]
+        known = [parent for parent in dict.fromkeys(parents) if parent in before]
+        through = set().union(*(before[parent] for parent in known))
+        found[name_of(manifest)] = [parent for parent in known if parent not in through]
+        before[name_of(manifest)] = through | set(known)
+    return found
 
 
 def _places(made: Sequence[Manifest]) -> dict[str, tuple[int, int]]:

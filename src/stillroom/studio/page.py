@@ -101,7 +101,7 @@ class Page:
             figure = figures(self.store, name).get(title or "")
             if figure is None:
                 return None, pictures.sentence("this run has no figure yet"), None
-            rows = [[str(cell) for cell in row] for row in figure.rows]
+            rows = [[_cell(cell) for cell in row] for row in figure.rows]
             drawn = plotly.io.from_json(figure.plot)
             return drawn, pictures.sentence(figure.caption), gr.Dataframe(value=rows, headers=list(figure.columns))
 
@@ -112,7 +112,7 @@ class Page:
         visit = gr.State(None)
         with gr.Row():
             names = gr.Dropdown(multiselect=True, max_choices=MOST, label="Students, side by side", elem_id="students")
-            thoughts = gr.Textbox(label="Thoughts (a number, `off`, or empty for their own)", elem_id="thoughts")
+            thoughts = gr.Textbox(label="Thoughts: a number, off, or empty for their own", elem_id="thoughts")
             kind = gr.Radio([*KINDS], value="zero", label="A click on a thought replaces it by", elem_id="kind")
         with gr.Row(equal_height=True):
             question = gr.Textbox(label="Question", lines=2, scale=5, elem_id="question")
@@ -129,7 +129,7 @@ class Page:
 
         def chosen(name: str) -> Any:
             known = list(library.students(self.store, name))
-            return gr.Dropdown(choices=known, value=known[-1:])
+            return gr.Dropdown(choices=known, value=known[-2:])
 
         def asked(now: Visit | None, name: str, students: list[str], text: str, count: str) -> Any:
             here = now or Visit(self.store, self.speakers)
@@ -213,6 +213,10 @@ class Page:
         if not found:
             raise UsageError("no problem is chosen: click on one in the table")
         return found[0]
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _visiting(visit: Visit | None) -> Visit:
