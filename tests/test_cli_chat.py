@@ -130,6 +130,7 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
 def test_markup_and_control_characters_of_a_model_are_shown_as_they_are() -> None:
     one = speaker()
     one.student.tokenizer.decode = lambda *_, **__: EVIL  # type: ignore[method-assign, assignment]
+    one.student.tokenizer.batch_decode = lambda rows, **_: [EVIL] * len(rows)  # type: ignore[method-assign, assignment]
     ours = talk(one)
     console = Console(width=200, force_terminal=True, color_system=None, highlight=False)
     with console.capture() as sent:
@@ -157,6 +158,7 @@ class Terminal:
     """The command in a pseudo-terminal of its own."""
 
     def __init__(self, folder: Path, columns: int) -> None:
+        self.sent = ""
         self.ours, theirs = pty.openpty()
         self.size(columns)
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "OMP_NUM_THREADS": "1"}
@@ -175,16 +177,14 @@ class Terminal:
         os.write(self.ours, text.encode())
 
     def until(self, wanted: str, seconds: float = 120) -> str:
-        """What is sent until this stands in it."""
-        sent, end = "", time.monotonic() + seconds
-        while wanted not in sent:
-            assert time.monotonic() < end, f"{wanted!r} did not come: {sent[-2000:]!r}"
+        """What is sent up to the first place where this stands."""
+        end = time.monotonic() + seconds
+        while wanted not in self.sent:
+            assert time.monotonic() < end, f"{wanted!r} did not come: {self.sent[-2000:]!r}"
             if select.select([self.ours], [], [], 1)[0]:
-                try:
-                    sent += os.read(self.ours, 1 << 16).decode(errors="replace")
-                except OSError:  # the other end is closed
-                    break
-        return sent
+                self.sent += os.read(self.ours, 1 << 16).decode(errors="replace")
+        before, _, self.sent = self.sent.partition(wanted)
+        return before
 
 
 @pytest.fixture
