@@ -121,7 +121,7 @@ class Tab:
     def talk_with(self, *names: str) -> None:
         """Choose these students and no other."""
         self.open("Chat")
-        self.page.locator("#students .token-remove.remove-all, #students [title='Clear']").first.click()
+        self.page.locator("#students .remove-all").click()
         for name in names:
             self.page.locator("#students input").click()
             self.page.get_by_role("option", name=name, exact=True).click()
@@ -205,7 +205,7 @@ def test_a_visit(tab: Tab, store: Path, recorder: Recorder, address: str) -> Non
     page.wait_for_selector("#reply td:has-text('settled after')")
 
     tab.open("Problems")
-    page.locator("#problems td:visible").nth(1).click()
+    page.locator("#problems [role=gridcell]").nth(1).click()
     page.wait_for_selector("#detail li")
     page.click("#why")
     page.wait_for_selector("#trials tr:nth-child(26)")

@@ -77,8 +77,8 @@ def _numbers(shown: Shown) -> str:
     if not shown.values:
         return "no position was taken"
     cosine = "" if shown.cosine_to_previous is None else f"cosine {shown.cosine_to_previous:+.2f} · "
-    tokens = ", ".join(f"<b>{escaped(_token(word))}</b> {100 * share:.0f} %" for word, share in shown.top[:4])
-    sizes = f"norm {shown.norm:.3g} · {cosine}{100 * shown.sparsity:.0f} % near 0"
+    tokens = ", ".join(f"<b>{escaped(_token(word))}</b> {100 * share:.0f}\u00a0%" for word, share in shown.top[:4])
+    sizes = f"norm {shown.norm:.3g} · {cosine}{100 * shown.sparsity:.0f}\u00a0% near 0"
     return f"{sizes} · {shown.entropy:.1f} nats · reads {tokens}"
 
 

@@ -29,6 +29,7 @@ img.thin { height: 6px; }
 :is(#cards, #reply, #detail, #trials) table { width: 100%; border-collapse: collapse; margin: 8px 0; font-size: 14px; }
 :is(#cards, #reply, #detail, #trials) :is(th, td) { text-align: left; vertical-align: top; padding: 3px 10px 3px 0;
   border: none; border-bottom: 1px solid var(--border-color-primary); }
+:is(#cards, #reply, #detail, #trials) :is(table, tr, thead, tbody) { border: none; }
 :is(#cards, #reply, #trials) th { white-space: nowrap; font-weight: 500; }
 caption { text-align: left; }
 .graph { overflow-x: auto; padding: 12px;
