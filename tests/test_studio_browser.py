@@ -2,6 +2,7 @@
 `studio`, these tests skip."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -21,7 +22,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 if CHROMIUM is None:
     pytest.skip("no Chromium on this system: install the package `chromium`", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")
-pytest.importorskip("gradio", reason="the extra `studio` is not installed")
+if importlib.util.find_spec("gradio") is None:  # to import it here would cost seconds
+    pytest.skip("the extra `studio` is not installed", allow_module_level=True)
 PATIENCE = 120_000
 """Milliseconds; a machine may be busy."""
 QUESTION = "Ann has 5 eggs. Ben gives 2 more. How many eggs does Ann have?"

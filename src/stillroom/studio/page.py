@@ -151,7 +151,13 @@ class Page:
             return "".join(parts)
 
         gr.on([blocks.load, run.change], told(chosen), run, names)
-        gr.on([ask.click, question.submit], told(asked), [visit, run, names, question, thoughts], [visit, cards])
+        gr.on(
+            [ask.click, question.submit],
+            told(asked),
+            [visit, run, names, question, thoughts],
+            [visit, cards],
+            api_name="ask",
+        )
         cards.click(_with_event(told(clicked)), [visit, kind], cards)
         restore.click(told(lambda now: pictures.turns(_visiting(now).restore())), visit, cards)
         oracle.click(told(heard), [visit, query], said)
