@@ -36,22 +36,21 @@ class Conversation:
             raise UsageError("nothing was asked yet: ask a question first")
         return self.turns[-1]
 
-    def ask(self, question: str) -> Turn:
-        """Raises as `Speaker.say` does; then nothing is added to the conversation."""
-        turn = self.speaker.say(question, self.way, self._earlier())
-        self.turns = [*self.turns, turn][-(self.keep or 0) :]
+    def ask(self, question: str, way: Way | None = None) -> Turn:
+        """In this way from here on. Raises as `Speaker.say` does; then the conversation is as it was."""
+        chosen = way or self.way
+        turn = self.speaker.say(question, chosen, self._earlier())
+        self.way, self.turns = chosen, [*self.turns, turn][-(self.keep or 0) :]
         return turn
 
     def turn_to(self, way: Way) -> Turn | None:
-        """From here on in this way; the last question is asked again, if there is one. A way that cannot be gone is
-        not kept, and raises `UsageError`."""
+        """In this way from here on; the last question is asked again, if there is one. Raises `UsageError` for a way
+        that cannot be gone."""
+        if self.turns:
+            return self.ask(self.last.question, way)
         self.speaker.check(way)
-        before, self.way = self.way, way
-        try:
-            return self.ask(self.last.question) if self.turns else None
-        except UsageError:
-            self.way = before
-            raise
+        self.way = way
+        return None
 
     def thoughts(self, count: str) -> Turn | None:
         """So many thoughts, or `off`; changes to thoughts that are no longer thought are dropped."""

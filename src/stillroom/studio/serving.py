@@ -76,13 +76,10 @@ async def _plain(send: Send, status: int, text: str, more: list[tuple[bytes, byt
 def bound(host: str, port: int) -> socket.socket:
     """A socket at this address; port 0 takes a free one. Raises `UsageError` where it cannot be had."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be had ({error.strerror or error}): give another --port") from None
-    return made
 
 
 def serve(app: App, at: socket.socket) -> None:

@@ -47,11 +47,8 @@ class Visit:
     def _ask(self, name: str, question: str, thoughts: str) -> Turn | str:
         conversation = self.conversations[name]
         try:
-            if conversation.speaker.thoughts and thoughts != conversation.way.thoughts:
-                way = Way(thoughts)
-                conversation.speaker.check(way)
-                conversation.way = way
-            return conversation.ask(question)
+            turns = conversation.speaker.thoughts and thoughts != conversation.way.thoughts
+            return conversation.ask(question, Way(thoughts) if turns else None)
         except StillroomError as error:
             return str(error)
 
