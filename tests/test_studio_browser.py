@@ -27,7 +27,9 @@ if importlib.util.find_spec("gradio") is None:  # to import it here would cost s
 PATIENCE = 120_000
 """Milliseconds; a machine may be busy."""
 QUESTION = "Ann has 5 eggs. Ben gives 2 more. How many eggs does Ann have?"
-LOUDER = 12.0
+LOUDER = 8.0
+WHICH = {"3.": (1,), "layers": (2,)}
+"""The dimensions of the tensors that are made louder: the norm of the thoughts, and the matrices of the layers."""
 EVIL = (
     '<img src=x onerror="window.mine=1"><script>window.mine=2</script> ${window.mine=3} {{value}} \x1b[2J \u202e **x**'
 )
@@ -35,8 +37,8 @@ EVIL = (
 
 @pytest.fixture(scope="module")
 def store(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small run, its latent student's thoughts made louder: it is too little trained for any of them to matter.
-    The readers are told that it is still the student that they know."""
+    """The small run with a louder latent student: as it was taught, in seconds, no thought matters to any answer. Its
+    readers are told that it is still the student that they know."""
     from safetensors.torch import load_file, save_file
 
     from stillroom.oracle.traces import fingerprint
@@ -45,10 +47,9 @@ def store(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("studio") / "store"
     shutil.copytree(small_store, root)
     (projection,) = root.glob("student/*/projection.safetensors")
-    weights = load_file(projection)
-    save_file(
-        {name: LOUDER * tensor if name.startswith("3.") else tensor for name, tensor in weights.items()}, projection
-    )
+    for file, part in ((projection, "3."), (projection.with_name("model.safetensors"), "layers")):
+        weights = load_file(file)
+        save_file({n: LOUDER * t if part in n and t.ndim in WHICH[part] else t for n, t in weights.items()}, file)
     who = fingerprint(load(projection.parent).plain())
     for told in root.glob("reader/*/reader.json"):
         told.write_text(json.dumps({**json.loads(told.read_text()), "student": who}))
@@ -87,12 +88,10 @@ def address(store: Path, recorder: Recorder) -> Iterator[str]:
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"STILLROOM_STORE": str(store), "HTTP_PROXY": recorder.address, "HTTPS_PROXY": recorder.address}
     call = [sys.executable, "-m", "stillroom", "studio", "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    told = process.stdout.readline()
-    yield re.search(r"http://\S+", told)[0]  # type: ignore[index]
-    process.terminate()
-    assert process.wait(60) in (0, -15, 75, 143)
+    with subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield re.search(r"http://\S+", process.stdout.readline())[0]  # type: ignore[index]
+        process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -269,19 +268,17 @@ def test_what_a_model_writes_is_shown_as_text(tab: Tab) -> None:
 
 def test_at_another_address_a_token_is_needed(store: Path, browser: Any) -> None:
     call = [sys.executable, "-m", "stillroom", "studio", "--host", "0.0.0.0", "--port", "0", "--device", "cpu"]
-    process = subprocess.Popen(
-        call, env={**os.environ, "STILLROOM_STORE": str(store)}, stdout=subprocess.PIPE, text=True
-    )
-    try:
+    given = {**os.environ, "STILLROOM_STORE": str(store)}
+    with subprocess.Popen(call, env=given, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         told = re.search(r"http://0\.0\.0\.0:(\d+)/\?token=(\S+)", process.stdout.readline())
         assert told is not None
         port, token = told.groups()
-        page = browser.new_context().new_page()
+        context = browser.new_context()
+        page = context.new_page()
         assert page.goto(f"http://127.0.0.1:{port}/").status == 401
         page.goto(f"http://127.0.0.1:{port}/?token={token}")
         page.wait_for_selector("#lineage svg", timeout=PATIENCE)
         assert token not in page.url
-    finally:
+        context.close()
         process.terminate()
-        process.wait(60)
