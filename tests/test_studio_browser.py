@@ -27,9 +27,8 @@ if importlib.util.find_spec("gradio") is None:  # to import it here would cost s
 PATIENCE = 120_000
 """Milliseconds; a machine may be busy."""
 QUESTION = "Ann has 5 eggs. Ben gives 2 more. How many eggs does Ann have?"
-LOUDER = 8.0
-WHICH = {"3.": (1,), "layers": (2,)}
-"""The dimensions of the tensors that are made louder: the norm of the thoughts, and the matrices of the layers."""
+LOUDER = {"3.": (1, 12.0), "layers": (2, 6.0)}
+"""By how much the norm of the thoughts (vectors) and the layers (matrices) are made louder."""
 EVIL = (
     '<img src=x onerror="window.mine=1"><script>window.mine=2</script> ${window.mine=3} {{value}} \x1b[2J \u202e **x**'
 )
@@ -49,7 +48,9 @@ def store(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (projection,) = root.glob("student/*/projection.safetensors")
     for file, part in ((projection, "3."), (projection.with_name("model.safetensors"), "layers")):
         weights = load_file(file)
-        save_file({n: LOUDER * t if part in n and t.ndim in WHICH[part] else t for n, t in weights.items()}, file)
+        save_file(
+            {n: LOUDER[part][1] * t if part in n and t.ndim == LOUDER[part][0] else t for n, t in weights.items()}, file
+        )
     who = fingerprint(load(projection.parent).plain())
     for told in root.glob("reader/*/reader.json"):
         told.write_text(json.dumps({**json.loads(told.read_text()), "student": who}))

@@ -170,7 +170,13 @@ class Page:
             student = gr.Dropdown(label="Student", elem_id="failing")
             which = gr.Radio([WRONG, RIGHT, ALL], value=WRONG, label="Its answer is", elem_id="which")
         table = gr.Dataframe(
-            headers=COLUMNS, interactive=False, wrap=True, max_height=320, elem_id="problems", label="Choose a problem"
+            headers=COLUMNS,
+            interactive=False,
+            wrap=True,
+            max_height=320,
+            elem_id="problems",
+            column_widths=["12%", "46%", "10%", "22%", "10%"],
+            label="Choose a problem",
         )
         detail = gr.HTML(elem_id="detail")
         with gr.Row():
