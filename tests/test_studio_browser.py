@@ -116,6 +116,9 @@ class Tab:
         self.page.on("request", lambda request: self.loaded.append(request.url))
         self.page.goto(address)
         self.page.wait_for_selector("#lineage svg")
+        self.page.locator("#run input").click()
+        self.page.get_by_role("option", name=re.compile("^abacus-small")).click()
+        self.page.wait_for_selector("#lineage svg text:has-text('report')")
 
     def open(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
@@ -175,9 +178,6 @@ def test_a_visit(tab: Tab, store: Path, recorder: Recorder, address: str) -> Non
     """A run and its lineage, a figure, a chat, a thought that is ablated, the oracle, a failed problem; the store stays
     as it was, and nothing is loaded from elsewhere nor sent there."""
     before, page = contents(store), tab.page
-    page.locator("#run input").click()
-    page.get_by_role("option", name=re.compile("^abacus-small")).click()
-    page.wait_for_selector("#lineage svg text:has-text('report')")
     assert page.locator("#lineage details").count() > 30
 
     tab.open("Figures")

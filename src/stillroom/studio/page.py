@@ -214,8 +214,10 @@ class Page:
         def taken(name: str, part: str, problem: str) -> Any:
             return self._case(name, part, problem).problem.question, gr.Tabs(selected="chat-tab")
 
-        gr.on([blocks.load, run.change], told(offered), run, [split, student])
-        gr.on([split.change, student.change, which.change], told(listed), [run, split, student, which], table)
+        asked = [run, split, student, which]
+        # Only once both are offered, and then when a visitor chooses: each alone would list before the other is there.
+        gr.on([blocks.load, run.change], told(offered), run, [split, student]).then(told(listed), asked, table)
+        gr.on([split.input, student.input, which.input], told(listed), asked, table)
         table.select(_with_selection(told(shown)), [run, split, student], [chosen, detail, tried])
         again.click(told(why), [run, split, student, chosen], tried)
         take.click(told(taken), [run, split, chosen], [question, tabs])
