@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-COMMANDS = ("run", "list", "show", "report", "fetch", "schema")
+COMMANDS = ("run", "list", "show", "report", "fetch", "schema", "chat", "studio")
 
 
 def stillroom(*arguments: str, store: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 
-from stillroom.cli import evaluating, lenses, lessons, oracle, runs, students
+from stillroom.cli import chat, evaluating, lenses, lessons, oracle, runs, students, studio
 from stillroom.cli.app import app
 from stillroom.errors import Interrupted, StillroomError, UsageError
 
-__all__ = ["app", "evaluating", "lenses", "lessons", "main", "oracle", "runs", "students"]
+__all__ = ["app", "chat", "evaluating", "lenses", "lessons", "main", "oracle", "runs", "students", "studio"]
 
 
 def terminated(*_: object) -> None:

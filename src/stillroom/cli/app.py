@@ -32,7 +32,7 @@ def refuse_output(path: Path | None) -> None:
 
 
 def emit(text: str) -> None:
-    print(text)  # noqa: T201
+    print(text, flush=True)  # noqa: T201
 
 
 @app.callback(invoke_without_command=True)

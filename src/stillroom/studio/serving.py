@@ -1,0 +1,89 @@
+"""The studio's door: who may come in, and from where.
+
+On a loopback address everybody on this machine may; on any other a token is asked for. A page of another site may not
+speak for its reader: its origin is refused, and so is a name that was made to point here.
+"""
+
+import hmac
+import http.cookies
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from stillroom.errors import UsageError
+
+COOKIE = "stillroom_token"
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def gated(app: App, token: str | None) -> App:
+    """The page behind its door; without a token it is for a loopback address, and answers to no other name."""
+
+    async def door(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        refused = _refusal(headers, token)
+        asked = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("token", [""])[0]
+        if refused is not None:
+            await _plain(send, 403, refused)
+        elif token is None or _holds(headers, token):
+            await app(scope, receive, send)
+        elif hmac.compare_digest(asked.encode(), token.encode()):
+            cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
+            await _plain(send, 303, "come in", [(b"location", b"/"), (b"set-cookie", cookie.encode())])
+        else:
+            await _plain(send, 401, "A token is needed: open the address that `stillroom studio` printed.")
+
+    return door
+
+
+def _refusal(headers: dict[str, str], token: str | None) -> str | None:
+    host, origin = headers.get("host", ""), headers.get("origin")
+    if token is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+        return "This studio answers to loopback addresses alone, such as http://127.0.0.1."
+    if origin is not None and urlsplit(origin).netloc != host:
+        return "A page of another site may not speak with the studio."
+    return None
+
+
+def _holds(headers: dict[str, str], token: str) -> bool:
+    cookies = http.cookies.SimpleCookie()
+    cookies.load(headers.get("cookie", ""))
+    own = cookies[COOKIE].value if COOKIE in cookies else headers.get("authorization", "").removeprefix("Bearer ")
+    return hmac.compare_digest(own.encode("utf-8", "replace"), token.encode())
+
+
+async def _plain(send: Send, status: int, text: str, more: list[tuple[bytes, bytes]] | None = None) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), *(more or [])]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """A socket at this address; port 0 takes a free one. Raises `UsageError` where it cannot be had."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise UsageError(f"{host}:{port} cannot be had ({error.strerror or error}): give another --port") from None
+
+
+def serve(app: App, at: socket.socket) -> None:
+    """Until Ctrl-C or SIGTERM."""
+    import uvicorn
+
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)).run([at])

@@ -1,0 +1,226 @@
+"""Talking from a pipe and at a real pseudo-terminal: one JSON line a turn, colours, a new width, Ctrl-C."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import toys
+from conversation_toys import QUESTIONS, speaker
+from stillroom import students
+from stillroom.cli.drawing import SIGNS, drawn, heat
+from stillroom.cli.talking import COMMANDS, Talk, plain
+from stillroom.cli.terminal import in_a_pipe
+from stillroom.conversation import Conversation, Speaker
+from stillroom.errors import UsageError
+from stillroom.students import Manner
+from stillroom.students.folders import Thoughts
+
+ASKED = QUESTIONS[0]
+EVIL = "[bold red]bold[/] [/nothing] \x1b[2J\x1b]0;mine\x07 \u202eback"
+SHOWN = "[bold red]bold[/] [/nothing] \\x1b[2J\\x1b]0;mine\\x07 \\u202eback"
+
+
+def talk(one: Speaker | None = None) -> Talk:
+    return Talk(Conversation(one or speaker()), lambda name: speaker(name=name))
+
+
+def piped(*lines: str, one: Speaker | None = None) -> tuple[list[dict[str, object]], int]:
+    said: list[str] = []
+    code = in_a_pipe(talk(one), [f"{line}\n" for line in lines], said.append)
+    return [json.loads(line) for line in said], code
+
+
+def lines(result: str, width: int = 90, **settings: object) -> str:
+    """What a terminal of this width is sent for the last of these lines."""
+    ours = talk()
+    *before, last = result.split(";")
+    for line in before:
+        ours.take(line)
+    console = Console(width=width, force_terminal=True, highlight=False, **settings)  # type: ignore[arg-type]
+    with console.capture() as sent:
+        console.print(drawn(ours.take(last), console))
+    return sent.get()
+
+
+def bare(sent: str) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sent).replace("\r", "").split("\n")
+
+
+def test_each_line_of_a_pipe_gives_one_json_line() -> None:
+    said, code = piped(ASKED, "", "/ablate 1 zero", "/compare twin", "/thoughts off", "/restore", "/help")
+    assert code == 0
+    assert len(said) == 6
+    assert said[0]["question"] == said[1]["question"] == ASKED
+    assert said[1]["way"] == {"thoughts": "", "changes": [{"step": 1, "kind": "zero", "other": ""}]}
+    assert said[1]["undisturbed"] == said[0]["answer"]
+    assert [turn["student"] for turn in said[2]["compared"]] == ["toy", "twin"]  # type: ignore[attr-defined]
+    assert said[3]["thoughts"] == []
+    assert {name.split()[0] for name in said[5]["help"]} == {f"/{name}" for name in COMMANDS}  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_done_is_a_line_too_and_the_next_is_answered() -> None:
+    wrong = ("/ask", "/bogus", "/ablate x", "/ablate 9", "/thoughts 1e3", "/compare", "/save", "eggs " * 20_000)
+    said, code = piped(*wrong, ASKED, "/quit", ASKED)
+    assert code == 1
+    assert [list(line) == ["error"] for line in said] == [True] * len(wrong) + [False]
+
+
+def test_what_a_pipe_prints_is_ascii_so_that_it_steers_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    sent: list[str] = []
+    in_a_pipe(talk(), [EVIL], sent.append)
+    assert sent[0].isascii()
+    assert "\x1b" not in sent[0]
+    assert json.loads(sent[0])["question"] == EVIL.strip()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_conversation_is_saved_whole_and_nothing_is_overwritten(tmp_path: Path) -> None:
+    ours, file = talk(), tmp_path / "said.jsonl"
+    ours.take(ASKED)
+    ours.take("/swap 0 " + QUESTIONS[1])
+    assert plain(ours.take(f"/save {file}")) == {"saved": str(file), "turns": 2}
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [turn["way"]["changes"] for turn in kept] == [[], [{"step": 0, "kind": "swap", "other": QUESTIONS[1]}]]
+    with pytest.raises(Exception, match="exists; name another"):
+        ours.take(f"/save {file}")
+    with pytest.raises(Exception, match="does not exist"):
+        ours.take(f"/save {tmp_path / 'nowhere' / 'x'}")
+
+
+def test_the_oracle_is_missed_where_none_was_taught() -> None:
+    ours = talk()
+    ours.take(ASKED)
+    with pytest.raises(UsageError, match="no reader"):
+        ours.take("/ask Which step matters most?")
+
+
+def test_heat_is_blue_red_and_grey_and_without_colour_it_is_signs() -> None:
+    coloured = heat([-1.0, 0.0, 1.0, 0.0], 10, 1.0, colours=True)
+    assert [str(span.style) for span in coloured.spans] == [
+        "rgb(33,92,175) on rgb(200,200,200)", "rgb(190,24,43) on rgb(200,200,200)",
+    ]  # fmt: skip
+    assert heat([-1.0, -0.4, 0.0, 0.4, 1.0], 10, 1.0, colours=False).plain == "M-·+P"
+    assert "38;2;" in lines(ASKED, color_system="truecolor")
+    for settings in ({"color_system": None}, {"no_color": True}):
+        sent = lines(ASKED, **settings)
+        assert not re.search(r"\x1b\[[0-9;]*[34]8;", sent)
+        assert SIGNS in "".join(bare(sent))
+
+
+@pytest.mark.parametrize("width", [30, 60, 140])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    for asked in (ASKED, f"{ASKED};/ablate 1 skip", f"{ASKED};/compare twin", "/help"):
+        assert max(map(len, bare(lines(asked, width, color_system="truecolor")))) <= width
+
+
+def test_markup_and_control_characters_of_a_model_are_shown_as_they_are() -> None:
+    one = speaker()
+    one.student.tokenizer.decode = lambda *_, **__: EVIL  # type: ignore[method-assign, assignment]
+    one.student.tokenizer.batch_decode = lambda rows, **_: [EVIL] * len(rows)  # type: ignore[method-assign, assignment]
+    ours = talk(one)
+    console = Console(width=200, force_terminal=True, color_system=None, highlight=False)
+    with console.capture() as sent:
+        console.print(drawn(ours.take(EVIL), console))
+    shown = sent.get()
+    assert SHOWN in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b]0;" not in shown
+    assert "\u202e" not in shown
+
+
+DRIVER = """
+import fcntl, sys, termios, time
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from stillroom import cli
+from stillroom.conversation import Speaker
+say = Speaker.say
+Speaker.say = lambda self, question, *more: time.sleep(60) if question == "slow" else say(self, question, *more)
+sys.argv = ["stillroom", "chat", sys.argv[1], "--new-tokens", "8", "--device", "cpu"]
+cli.main()
+"""
+
+
+class Terminal:
+    """The command in a pseudo-terminal of its own."""
+
+    def __init__(self, folder: Path, columns: int) -> None:
+        self.sent = ""
+        self.ours, theirs = pty.openpty()
+        self.size(columns)
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "OMP_NUM_THREADS": "1"}
+        for name in ("NO_COLOR", "COLUMNS", "LINES"):
+            environment.pop(name, None)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(folder)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(theirs)
+
+    def size(self, columns: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.ours, text.encode())
+
+    def until(self, wanted: str, seconds: float = 120) -> str:
+        """What is sent up to the first place where this stands."""
+        end = time.monotonic() + seconds
+        while wanted not in self.sent:
+            assert time.monotonic() < end, f"{wanted!r} did not come: {self.sent[-2000:]!r}"
+            if select.select([self.ours], [], [], 1)[0]:
+                self.sent += os.read(self.ours, 1 << 16).decode(errors="replace")
+        before, _, self.sent = self.sent.partition(wanted)
+        return before
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    student = toys.student()
+    thinks = Manner(thoughts=Thoughts(count=2, begin="Ann", end="has", projected=False))
+    students.save(students.Student(student.model, student.tokenizer, thinks), tmp_path)
+    made = Terminal(tmp_path, 100)
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+    made.process.wait()
+    os.close(made.ours)
+
+
+def test_at_a_terminal(terminal: Terminal) -> None:
+    """Colours, a width that changes, Ctrl-C while it answers and while it waits."""
+    assert "thinks 2 thoughts" in terminal.until("› ")
+    terminal.type(f"{ASKED}\n")
+    wide = terminal.until("after ") + terminal.until("› ")
+    assert re.search(r"\x1b\[38;2;\d+;\d+;\d+;48;2;\d+;\d+;\d+m▀", wide)
+    numbers = [line for line in bare(wide) if "norm " in line]
+    assert max(map(len, numbers)) > 60
+
+    terminal.size(50)
+    terminal.process.send_signal(signal.SIGWINCH)
+    terminal.type("/ablate 0 zero\n")
+    narrow = bare(terminal.until("after ") + terminal.until("› "))
+    assert any("norm 0" in line for line in narrow)
+    assert max(len(line) for line in narrow if "norm " in line or "near 0" in line) <= 50
+
+    terminal.type("slow\n")
+    terminal.until("thinking")
+    terminal.type("\x03")
+    assert "Traceback" not in terminal.until("this answer is left out") + terminal.until("› ")
+    terminal.type("\x03")
+    last = terminal.until("the conversation ends here")
+    assert "Traceback" not in last
+    assert terminal.process.wait(60) == 130
