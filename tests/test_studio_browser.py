@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from stillroom.files import sha256
+from stillroom.store import MANIFEST, Manifest
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("no Chromium on this system: install the package `chromium`", allow_module_level=True)
@@ -54,7 +57,17 @@ def store(small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     who = fingerprint(load(projection.parent).plain())
     for told in root.glob("reader/*/reader.json"):
         told.write_text(json.dumps({**json.loads(told.read_text()), "student": who}))
+        commit_again(told.parent)
+    commit_again(projection.parent)
     return root
+
+
+def commit_again(folder: Path) -> None:
+    """Let the folder's manifest say what now stands there."""
+    path = folder / MANIFEST
+    manifest = Manifest.model_validate_json(path.read_bytes())
+    manifest = manifest.model_copy(update={"files": {name: sha256(folder / name) for name in manifest.files}})
+    path.write_text(manifest.model_copy(update={"seal": manifest.sealed()}).model_dump_json())
 
 
 class Recorder:
