@@ -6,15 +6,12 @@ The share of the machine's matrix-product rate is that of the plain step's arith
 """
 
 import copy
-import json
-import os
-import platform
 import statistics
 import sys
 import time
-from importlib import metadata
 
 import torch
+from figures import Figure, at_least, close, told_load
 from torch import Tensor, nn
 
 from stillroom.crosscoder.model import Crosscoder, CrosscoderConfig, initial
@@ -102,7 +99,7 @@ def product_rate(width: int, device: str) -> float:
     return 2 * a.numel() * len(b) / min(seconds)
 
 
-def measure(width: int, rounds: int, device: str) -> list[dict[str, object]]:
+def measure(width: int, rounds: int, device: str) -> list[Figure]:
     start = initial(CrosscoderConfig(k=K, expansion=EXPANSION, decoder_norm=0.3), MODELS, width, 0)
     sides = {
         "ours": Side(Ours(start), "bfloat16", device),
@@ -127,31 +124,21 @@ def measure(width: int, rounds: int, device: str) -> list[dict[str, object]]:
     figures = []
     for name, bar in BARS.items():
         ratio = statistics.median(a / b for a, b in zip(seconds[name], seconds["ours"], strict=True))
-        figures.append(
-            {
-                "name": f"width {width}: steps a second, of a plain {name} one", "value": round(ratio, 2), "unit": "×",
-                "bar": bar, "holds": ratio >= bar, "steps_a_second": round(1 / median["ours"], 3),
-                "product_share": round(share, 3),
-            }
-        )  # fmt: skip
+        told = f"width {width}: steps a second, of a plain {name} one"
+        more = {"steps_a_second": round(1 / median["ours"], 3), "product_share": round(share, 3)}
+        figures.append(at_least(told, ratio, "x", bar, **more))
     return figures
 
 
 def main() -> None:
     torch.set_num_threads(THREADS)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if os.getloadavg()[0] > 0.5:
-        print(f"this machine is busy (load {os.getloadavg()[0]:.1f}): trust the ratios alone", file=sys.stderr)
+    load = told_load()
     quick = "--quick" in sys.argv
     figures = [
         row for width, rounds in WIDTHS.items() for row in measure(width, max(2, rounds // (3 if quick else 1)), device)
     ]
-    for row in figures:
-        print(f"{row['name']:52}{row['value']:8} bar {row['bar']} {'holds' if row['holds'] else 'MISSED'}")
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "device": device}
-    versions = {name: metadata.version(name) for name in ("stillroom", "torch")}
-    print(json.dumps({"benchmark": "crosscoder", "figures": figures, "machine": machine, "versions": versions}))
-    sys.exit(not all(row["holds"] for row in figures))
+    close("crosscoder", figures, load, "torch", device=device, threads=THREADS)
 
 
 if __name__ == "__main__":
