@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from stillroom.store import Manifest
+
 COMMANDS = ("run", "list", "show", "report", "fetch", "schema", "chat", "studio")
 
 
@@ -91,8 +93,9 @@ def test_show_names_a_changed_code_version_and_damage(small_store: Path, tmp_pat
     folder = next(small_store.glob("problems/*"))
     copy = tmp_path / "problems" / folder.name
     copy.mkdir(parents=True)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(json.dumps({**manifest, "code": "0.0.1+00000000"}))
+    manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+    older = manifest.model_copy(update={"code": "0.0.1+00000000"})
+    (copy / "manifest.json").write_text(older.model_copy(update={"seal": older.sealed()}).model_dump_json())
     notes = json.loads(stillroom("show", "problems/", "--json", store=tmp_path).stdout)["notes"]
     assert any("is missing" in note for note in notes)
     assert any("made by code 0.0.1+00000000" in note for note in notes)

@@ -1,5 +1,6 @@
 """Talking from a pipe and at a real pseudo-terminal: one JSON line a turn, colours, a new width, Ctrl-C."""
 
+import codecs
 import fcntl
 import json
 import os
@@ -159,6 +160,7 @@ class Terminal:
 
     def __init__(self, folder: Path, columns: int) -> None:
         self.sent = ""
+        self.decoder = codecs.getincrementaldecoder("utf-8")()  # a read may end within a character
         self.ours, theirs = pty.openpty()
         self.size(columns)
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "OMP_NUM_THREADS": "1"}
@@ -182,7 +184,7 @@ class Terminal:
         while wanted not in self.sent:
             assert time.monotonic() < end, f"{wanted!r} did not come: {self.sent[-2000:]!r}"
             if select.select([self.ours], [], [], 1)[0]:
-                self.sent += os.read(self.ours, 1 << 16).decode(errors="replace")
+                self.sent += self.decoder.decode(os.read(self.ours, 1 << 16))
         before, _, self.sent = self.sent.partition(wanted)
         return before
 

@@ -26,9 +26,10 @@ def chat(
 ) -> None:
     """Talk with a student, see its thoughts, and change them: `/help` tells how.
 
-    In a pipe, each line that is read is a question or a command, and each line that is printed is JSON.
+    In a pipe (`stillroom chat student/3f2a < questions.txt`) each line that is read is a question or a command, and
+    each line that is printed is JSON.
 
-    Example: echo "Ann has 5 eggs. Ben gives 2 more. How many?" | stillroom chat student/3f2a
+    Example: stillroom chat student/3f2a --thoughts 4
     """
     from stillroom.cli.talking import Talk
     from stillroom.cli.terminal import at_a_terminal, in_a_pipe
