@@ -66,7 +66,7 @@ def test_a_harmed_file_of_any_stage_is_never_reused(harm, store: Store) -> None:
             assert path.name in str(store.damage(folder)), path
             path.write_bytes(whole)
         assert store.find(one) == folder
-    assert kinds == set(pipeline.STAGES) - {"crosscoder", "comparison"}
+    assert kinds == set(pipeline.STAGES) - {"crosscoder", "comparison", "sizes"}
 
 
 def test_what_was_harmed_is_made_again_with_the_same_content(store: Store, capsys) -> None:

@@ -1,6 +1,7 @@
 """Writing survives failures: old content or new, never a part; broken lines are named."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,19 @@ def test_a_full_disk_is_told_with_what_was_lost() -> None:
     assert disk_is_full(OSError(errno.ENOSPC, "x"))
     assert disk_is_full(OSError(errno.EDQUOT, "x"))
     assert not disk_is_full(OSError(errno.EIO, "x"))
+
+
+def test_a_link_keeps_its_place_and_a_pipe_is_written_to(tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_atomic(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "said")
+    assert os.read(reader, 10) == b"said"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "pipe", "target"]

@@ -55,7 +55,14 @@ def sync_folder(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace `path` so that a reader sees the old content or the new, never a part of it."""
+    """Replace `path` so that a reader sees the old content or the new, never a part of it.
+
+    A link keeps its place, and what it points to is replaced; a device or a pipe is written to, never replaced.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("wb") as file:
