@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 
 from stillroom.config import Config
 from stillroom.devices import use
@@ -37,7 +38,7 @@ from stillroom.records import Finding, Problem
 from stillroom.store import Workplace
 from stillroom.students import Student, load
 
-VERSION = 4
+VERSION = 5
 
 
 class Lens(NamedTuple):
@@ -87,7 +88,8 @@ def make_findings(lens: Lens, settings: Config, config: LensConfig, at: Workplac
     loaded = {name: load(at.parents[role], device) for role, name in config.students.items()}
     folders = {name: at.parents[role] for role, name in config.students.items()}
     students, corrections = gathered(loaded)
-    found = lens.look(settings, Subjects(students, config.twins, problems, corrections, folders))
+    with threadpool_limits(1, "blas"):  # its threads and torch's wait for one another; and sums depend on their number
+        found = lens.look(settings, Subjects(students, config.twins, problems, corrections, folders))
     if not found:
         say(f"  {at.name}: nothing to measure on these students and problems; the report leaves its questions open")
     write_findings(at.out / "findings.parquet", [signed(finding, config.suffix) for finding in found])
