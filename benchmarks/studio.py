@@ -43,6 +43,7 @@ def serve(store: Path) -> tuple[subprocess.Popen[str], str]:
 def visit(address: str, run: str, number: int, end: float, took: list[float], failed: list[str]) -> None:
     """Ask until the time is over, as one visitor."""
     client = Client(address, verbose=False, analytics_enabled=False)
+    client.predict(run, api_name="/students")  # as the page does when a run is chosen
     turn = number
     while time.monotonic() < end:
         began = time.monotonic()

@@ -1,11 +1,8 @@
 """The store when the disk is full, and when two processes want the same thing."""
 
 import dataclasses
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,21 +13,6 @@ from stillroom.errors import LeaseLost, StoreError
 from stillroom.files import write_atomic
 from stillroom.store import Store, Workplace
 from toys import stage
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one MiB, where the test may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if shutil.which("mount") is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("a full disk is tried on a small tmpfs, which only root may mount")
-    call = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    mounted = subprocess.run(call, check=False, capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
 
 
 def by_python(path: Path) -> None:

@@ -13,7 +13,7 @@ from stillroom.conversation import Change, Way
 from stillroom.errors import UsageError
 from stillroom.records import Prediction, Verdict
 from stillroom.store import Store
-from stillroom.studio import failing, library, pictures
+from stillroom.studio import failing, holdings, pictures
 from stillroom.studio.serving import bound, gated, is_loopback
 from stillroom.studio.speakers import Speakers
 from stillroom.studio.talking import Visit
@@ -116,11 +116,11 @@ def test_why_a_student_failed() -> None:
         "unasked": made("unasked", "", None, stopped=False, truncated=True),
         "good": made("good", "The answer is 10.", "10"),
     }
-    case = library.Case(
+    case = holdings.Case(
         toys.problem("p", ("2 + 3", 5), ("5 * 2", 10)),
         {name: said for name, (said, _) in rows.items()}, {name: verdict for name, (_, verdict) in rows.items()},
     )  # fmt: skip
-    told = {name: " ".join(library.reasons(case, name)) for name in rows}
+    told = {name: " ".join(holdings.reasons(case, name)) for name in rows}
     assert "step 1 comes to 6, where 5 is right" in told["chain"]
     assert "same gave the same wrong answer" in told["chain"]
     assert "good solved it" in told["chain"]
@@ -200,10 +200,10 @@ def test_a_run_is_what_nothing_was_made_from_and_its_lineage_has_parents_first(t
     last = toys.stage("four", two=second, one=first)
     for stage in (first, second, third, last):
         store.ensure(stage)
-    names = list(library.runs(store).values())
+    names = list(holdings.runs(store).values())
     assert sorted(names) == sorted([f"echo/{last.key}", f"echo/{third.key}"])
-    made = library.lineage(store, f"echo/{last.key}")
+    made = holdings.lineage(store, f"echo/{last.key}")
     assert [manifest.name for manifest in made] == ["echo one", "echo two", "echo four"]
-    assert list(library.depths(made).values()) == [0, 1, 2]
+    assert list(holdings.depths(made).values()) == [0, 1, 2]
     with pytest.raises(UsageError, match="choose another run"):
-        library.lineage(store, "../../etc/passwd")
+        holdings.lineage(store, "../../etc/passwd")

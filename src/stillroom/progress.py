@@ -35,6 +35,7 @@ class Meter:
         self._task = bar.add_task(label, total=total, completed=start, note="") if bar else None
 
     def advance(self, units: int = 1, note: str = "") -> None:
+        """Count what was done; where there is no bar, a line is said at most every `INTERVAL` seconds."""
         self.done += units
         rate = (self.done - self._first) / max(time.monotonic() - self._began, 1e-9)
         text = f"{rate:.1f} {self.unit}/s {note}"

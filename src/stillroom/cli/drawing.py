@@ -24,6 +24,7 @@ TOP = 3
 
 
 def drawn(result: Result, console: Console) -> RenderableType:
+    """What one command or answer looks like in this terminal."""
     match result:
         case Spoken(turn, oracle):
             return Group(*_turn(turn, console), *(_reply(oracle) if oracle else ()))

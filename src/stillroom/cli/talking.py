@@ -87,6 +87,7 @@ class Talk:
         return Asked(query or SUMMARY, self.conversation.ask_oracle(query or SUMMARY))
 
     def save(self, name: str) -> Result:
+        """Write the turns to a new JSON-lines file. Raises `UsageError` or `DataError` where the name will not do."""
         if not name:
             raise UsageError("/save takes the name of a file, such as conversation.jsonl")
         path, turns = Path(name).expanduser(), self.conversation.turns
@@ -100,6 +101,7 @@ class Talk:
         return Told(f"{len(turns)} turns are in {path}", {"saved": str(path), "turns": len(turns)})
 
     def help(self, _: str) -> Result:
+        """The commands, and what can stand in for a thought."""
         usage = {f"/{name} {command.takes}".strip(): command.does for name, command in COMMANDS.items()}
         width = max(map(len, usage)) + 2
         kinds = [f"  {name:<{width - 2}}{what}" for name, what in KINDS.items()]

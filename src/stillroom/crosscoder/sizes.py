@@ -59,6 +59,7 @@ def chosen(findings: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def gained(pair: Pair, names: dict[str, str], at: Workplace) -> Finding:
+    """The subject's accuracy on test problems minus the reference's, paired by problem, with its bootstrap interval."""
     scores = at.parents[f"scores {pair.cell}"]
     right = {
         name: np.array([float(v.correct) for v in read_lines(scores / name / f"{TEST}.jsonl", Verdict)])

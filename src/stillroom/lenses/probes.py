@@ -114,6 +114,7 @@ class Bench:
         self.known: dict[tuple[str, tuple[int, str]], dict[str, Floats]] = {}
 
     def findings(self) -> Iterator[Finding]:
+        """The grid of all cells with corrected p, the chosen cells with what they have to beat, the ledger's rows."""
         for target in self.one_class:
             reason = f"{target.name} is the same in all training problems: one class tells nothing"
             yield invalid(

@@ -36,6 +36,7 @@ def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
 
 
 def told(stage: Stage, store: Store) -> str:
+    """One line: the memory that teaching this student takes, its parts, and the smallest usual GPU that has it."""
     base, fit = stage.parents["base"], stage.config["fit"]
     config = _config(base)
     longest = _longest(stage, store) or min(TOKENS, int(getattr(config, "max_position_embeddings", TOKENS)))

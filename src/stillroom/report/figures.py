@@ -119,6 +119,7 @@ def nulls_of(finding: Finding) -> str:
 
 
 def loss_figure(losses: Mapping[str, list[dict[str, float]]]) -> Figure:
+    """The training loss of every student by update, in nats on a logarithmic axis."""
     plot = go.Figure()
     for index, (name, rows) in enumerate(losses.items()):
         plot.add_scatter(

@@ -67,6 +67,7 @@ def shape(contrasts: dict[str, Effect]) -> str:
 
 
 def trends(effects: Sequence[Effect]) -> Iterator[str]:
+    """What the levels do to each subject, a sentence each: slope, curvature, ends, and which trend is established."""
     for subject, contrasts in _by_subject(effects).items():
         if empty(contrasts[SLOPE]):
             yield f"{subject}: {SAME}."

@@ -14,7 +14,7 @@ from stillroom.report.figures import Figure, accuracy_figure, loss_figure
 from stillroom.report.lenses import lens_parts
 from stillroom.report.oracles import oracle_figures
 from stillroom.store import Manifest, Store
-from stillroom.studio.library import MODELS, lineage
+from stillroom.studio.holdings import MODELS, lineage
 
 MEASURED = ("faithfulness", "cost", "memorising")
 FOUND = "findings.jsonl"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from stillroom.conversation.visible import shortened
 from stillroom.store import Manifest, Store
-from stillroom.studio.library import depths, name_of
+from stillroom.studio.holdings import depths, name_of
 from stillroom.studio.pictures import escaped
 
 BOX = (150, 30)

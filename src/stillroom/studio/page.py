@@ -16,7 +16,7 @@ from stillroom.conversation.visible import shortened
 from stillroom.errors import StillroomError, UsageError
 from stillroom.oracle.questions import STRATEGIES
 from stillroom.store import Store
-from stillroom.studio import failing, library, origins, pictures
+from stillroom.studio import failing, holdings, origins, pictures
 from stillroom.studio.figures import figures
 from stillroom.studio.serving import App
 from stillroom.studio.speakers import Speakers
@@ -61,7 +61,7 @@ class Page:
         return mounted
 
     def _blocks(self) -> gr.Blocks:
-        known = library.runs(self.store)
+        known = holdings.runs(self.store)
         if not known:
             raise UsageError(f"the store {self.store.root} holds no run: make one with `stillroom run abacus`")
         with gr.Blocks(title="Stillroom studio", analytics_enabled=False, fill_width=True) as blocks:
@@ -79,12 +79,12 @@ class Page:
                     question = self._chat(blocks, run)
                 with gr.Tab("Problems", id="problems-tab"):
                     self._problems(blocks, run, question, tabs)
-            blocks.load(lambda: gr.Dropdown(choices=list(library.runs(self.store).items())), outputs=run)
+            blocks.load(lambda: gr.Dropdown(choices=list(holdings.runs(self.store).items())), outputs=run)
         return blocks
 
     def _run(self, blocks: gr.Blocks, run: gr.Dropdown) -> None:
         graph = gr.HTML(elem_id="lineage")
-        show = told(lambda name: origins.lineage(self.store, library.lineage(self.store, name)))
+        show = told(lambda name: origins.lineage(self.store, holdings.lineage(self.store, name)))
         gr.on([blocks.load, run.change], show, run, graph)
 
     def _figures(self, blocks: gr.Blocks, run: gr.Dropdown) -> None:
@@ -128,7 +128,7 @@ class Page:
         said = gr.HTML(elem_id="reply")
 
         def chosen(name: str) -> Any:
-            known = list(library.students(self.store, name))
+            known = list(holdings.students(self.store, name))
             return gr.Dropdown(choices=known, value=known[-2:])
 
         def asked(now: Visit | None, name: str, students: list[str], text: str, count: str) -> Any:
@@ -150,7 +150,7 @@ class Page:
             ]
             return "".join(parts)
 
-        gr.on([blocks.load, run.change], told(chosen), run, names)
+        gr.on([blocks.load, run.change], told(chosen), run, names, api_name="students")
         gr.on(
             [ask.click, question.submit],
             told(asked),
@@ -185,7 +185,7 @@ class Page:
         tried = gr.HTML(elem_id="trials")
 
         def offered(name: str) -> Any:
-            graded = library.splits(self.store, name)
+            graded = holdings.splits(self.store, name)
             roles = [role for manifest in graded.values() for role in manifest.config["students"]]
             first = "test" if "test" in graded else next(iter(graded), None)
             return (
@@ -199,7 +199,7 @@ class Page:
             return [
                 [case.problem.id, shortened(case.problem.question, 200), shortened(case.problem.answer, 40),
                  shortened(case.said[role].text, 80), RIGHT if case.verdicts[role].correct else WRONG]
-                for case in library.cases(self.store, name, part)
+                for case in holdings.cases(self.store, name, part)
                 if wanted in (ALL, RIGHT if case.verdicts[role].correct else WRONG)
             ]  # fmt: skip
 
@@ -208,7 +208,7 @@ class Page:
             return case.problem.id, pictures.case(case, role), ""
 
         def why(name: str, part: str, role: str, problem: str) -> str:
-            speaker = self.speakers.of(library.students(self.store, name)[role])
+            speaker = self.speakers.of(holdings.students(self.store, name)[role])
             return pictures.trials(role, list(failing.trials(speaker, self._case(name, part, problem).problem)))
 
         def taken(name: str, part: str, problem: str) -> Any:
@@ -222,8 +222,8 @@ class Page:
         again.click(told(why), [run, split, student, chosen], tried)
         take.click(told(taken), [run, split, chosen], [question, tabs])
 
-    def _case(self, run: str, split: str, problem: str) -> library.Case:
-        found = [case for case in library.cases(self.store, run, split) if case.problem.id == problem]
+    def _case(self, run: str, split: str, problem: str) -> holdings.Case:
+        found = [case for case in holdings.cases(self.store, run, split) if case.problem.id == problem]
         if not found:
             raise UsageError("no problem is chosen: click on one in the table")
         return found[0]

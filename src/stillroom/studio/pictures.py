@@ -11,7 +11,7 @@ from stillroom.conversation.heat import colour, folded, scale
 from stillroom.conversation.visible import shortened, visible
 from stillroom.oracle.asking import Reply
 from stillroom.studio.failing import Trial
-from stillroom.studio.library import Case, reasons
+from stillroom.studio.holdings import Case, reasons
 
 CELLS = 128
 """The widest heat map."""
@@ -117,6 +117,7 @@ def _png(width: int, pixels: bytes) -> bytes:
 
 
 def reply(name: str, query: str, said: Reply) -> str:
+    """What a reader said of one student's thoughts, and what the trace itself shows, as a table in HTML."""
     shown = said.shown if said.shown is not None else "does not decide this question"
     rows = (
         ("asked", query),

@@ -4,9 +4,11 @@ On a loopback address everybody on this machine may; on any other a token is ask
 speak for its reader: its origin is refused, and so is a name that was made to point here.
 """
 
+import asyncio
 import hmac
 import http.cookies
 import ipaddress
+import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -83,7 +85,13 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 def serve(app: App, at: socket.socket) -> None:
-    """Until Ctrl-C or SIGTERM."""
+    """Until Ctrl-C or SIGTERM. Pages that are still open are left without an answer, which is no error to tell of."""
     import uvicorn
 
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)).run([at])
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+    logging.getLogger("uvicorn.error").addFilter(_no_cancellation)
+    uvicorn.Server(config).run([at])
+
+
+def _no_cancellation(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], asyncio.CancelledError)

@@ -6,7 +6,7 @@ from stillroom.conversation import Change, Conversation, Turn, Way
 from stillroom.errors import StillroomError, UsageError
 from stillroom.oracle.asking import Reply
 from stillroom.store import Store
-from stillroom.studio.library import students
+from stillroom.studio.holdings import students
 from stillroom.studio.speakers import Speakers
 
 MOST = 4

@@ -85,10 +85,10 @@ class ApiClient:
 
     def __init__(self, teacher: str, endpoint: str, timeout: float, concurrency: int = 1) -> None:
         self.teacher, self.endpoint = teacher, endpoint
-        self.library = library(teacher)
+        self.package = library(teacher)
         self._http_error = library("httpx2").HTTPError
         self._key = key_of(teacher, endpoint)
-        make = self.library.AsyncOpenAI if teacher == "openai" else self.library.AsyncAnthropic
+        make = self.package.AsyncOpenAI if teacher == "openai" else self.client.AsyncAnthropic
         try:
             self._pools = [
                 make(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
@@ -122,17 +122,17 @@ class ApiClient:
         """A call of the library about something, its errors told in our own three kinds."""
         try:
             return await call()
-        except self.library.APIStatusError as error:
+        except self.package.APIStatusError as error:
             raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), about) from None
-        except self.library.APITimeoutError:
+        except self.package.APITimeoutError:
             raise Transient(f"{self.endpoint} did not answer in time", billed=True) from None
-        except self.library.APIConnectionError as error:
+        except self.package.APIConnectionError as error:
             cause = self.scrub(f"{type(error.__cause__).__name__}: {error.__cause__}")
             billed = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
             raise Transient(f"{self.endpoint} cannot be reached, or hung up ({cause})", billed=billed) from None
         except self._http_error as error:  # the library wraps none that comes in mid-stream
             raise Transient(f"{self.endpoint} hung up ({type(error).__name__})", billed=True) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, self.library.APIResponseValidationError):
+        except (json.JSONDecodeError, UnicodeDecodeError, self.package.APIResponseValidationError):
             raise Transient(f"{self.endpoint} answered with something that is not JSON", billed=True) from None
 
     def scrub(self, text: str) -> str:
