@@ -88,7 +88,7 @@ class ApiClient:
         self.package = library(teacher)
         self._http_error = library("httpx2").HTTPError
         self._key = key_of(teacher, endpoint)
-        make = self.package.AsyncOpenAI if teacher == "openai" else self.client.AsyncAnthropic
+        make = self.package.AsyncOpenAI if teacher == "openai" else self.package.AsyncAnthropic
         try:
             self._pools = [
                 make(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
