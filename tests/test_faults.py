@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from stillroom.oracle.tables import read, whole_part
 from stillroom.oracle.traces import collect
 from stillroom.recipes import load_recipe
 from stillroom.store import Stage, Store
+from stillroom.teachers.journal import Journal
+from stillroom.teachers.requests import Ask, Reply
 from stillroom.training import checkpoints
 from stillroom.training.loop import Loop
 from test_oracle_traces import thinker
@@ -195,6 +198,18 @@ def test_answers_that_were_harmed_on_disk_are_asked_again(tmp_path: Path, capsys
         assert predict(asked, sums(12), config, journal, "toy") == whole
         assert journal.read_bytes() == content
     assert "is not what was written" in capsys.readouterr().err
+
+
+def test_a_reply_that_was_harmed_on_disk_is_refused(tmp_path: Path) -> None:
+    ask = Ask("api", "m", "http://127.0.0.1", ({"role": "user", "content": "How many?"},), 8, None, 0)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.write([(ask, Reply("There are seven.", "stop", 3, 4), "")])
+        assert journal.find(ask.key()) is not None
+    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
+        database.execute("UPDATE requests SET text = 'There are eleven.'")
+    database.close()
+    with Journal(tmp_path / "journal.sqlite") as journal, pytest.raises(StoreError, match="is not as it was written"):
+        journal.find(ask.key())
 
 
 def test_a_table_keeps_what_stands_before_the_harm(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The journal: every reply that was paid for, one row a request, on disk before anybody uses it.
 
 SQLite, with a write-ahead log on a local disk and a rollback journal elsewhere (the log needs shared memory). Replies
-that arrive while a transaction is being written share the next one. It knows no provider and no network.
+that arrive while a transaction is being written share the next one. Every row carries a checksum, so that no reply is
+used that is not as it was written. It knows no provider and no network.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS requests (
   key TEXT PRIMARY KEY, teacher TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, messages TEXT NOT NULL,
   parameters TEXT NOT NULL, sample INTEGER NOT NULL, status TEXT NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL,
   reason TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, batch INTEGER NOT NULL,
-  at REAL NOT NULL
+  at REAL NOT NULL, checksum TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (
   token TEXT PRIMARY KEY, teacher TEXT NOT NULL, model TEXT NOT NULL, endpoint TEXT NOT NULL, id TEXT, at REAL NOT NULL,
@@ -93,14 +94,20 @@ class Journal:
         self.close()
 
     def find(self, key: str) -> Row | None:
-        query = "SELECT status, text, finish, reason, input_tokens, output_tokens, batch FROM requests WHERE key = ?"
+        query = (
+            "SELECT status, text, finish, reason, input_tokens, output_tokens, batch, checksum FROM requests"
+            " WHERE key = ?"
+        )
         try:
             row = self._reader.execute(query, (key,)).fetchone()
         except sqlite3.Error as error:
             raise _cannot_read(self.path, error) from None
         if row is None:
             return None
-        status, text, finish, reason, read, written, batch = row
+        *said, checksum = row
+        if content_key([key, *said]) != checksum:
+            raise _damaged(self.path, key)
+        status, text, finish, reason, read, written, batch = said
         return Row(Reply(text, finish, read, written) if status == RECORDED else None, reason, bool(batch))
 
     async def record(self, ask: Ask, reply: Reply | None, reason: str = "", batch: bool = False) -> None:
@@ -136,10 +143,10 @@ class Journal:
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         """A reply takes the place of a failure; nothing takes the place of a reply."""
         statement = (
-            f"INSERT INTO requests VALUES ({','.join('?' * 15)}) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608
+            f"INSERT INTO requests VALUES ({','.join('?' * 16)}) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608
             " status=excluded.status,"
             " text=excluded.text, finish=excluded.finish, reason=excluded.reason, input_tokens=excluded.input_tokens,"
-            " output_tokens=excluded.output_tokens, batch=excluded.batch, at=excluded.at"
+            " output_tokens=excluded.output_tokens, batch=excluded.batch, at=excluded.at, checksum=excluded.checksum"
             " WHERE requests.status='failed'"
         )
         self._transaction([(statement, rows)])
@@ -216,11 +223,21 @@ class Journal:
 
 def _row(ask: Ask, reply: Reply | None, reason: str, batch: bool) -> tuple[Any, ...]:
     said = reply or Reply("", "", 0, 0)
-    return (
-        ask.key(), ask.teacher, ask.model, ask.endpoint, json.dumps(list(ask.messages), ensure_ascii=False),
-        json.dumps(ask.parameters(), sort_keys=True), ask.sample, RECORDED if reply else FAILED, said.text, said.finish,
-        reason, said.input_tokens, said.output_tokens, int(batch), time.time(),
+    key = ask.key()
+    found = (
+        RECORDED if reply else FAILED, said.text, said.finish, reason, said.input_tokens, said.output_tokens, int(batch)
     )  # fmt: skip
+    return (
+        key, ask.teacher, ask.model, ask.endpoint, json.dumps(list(ask.messages), ensure_ascii=False),
+        json.dumps(ask.parameters(), sort_keys=True), ask.sample, *found, time.time(), content_key([key, *found]),
+    )  # fmt: skip
+
+
+def _damaged(path: Path, key: str) -> StoreError:
+    return StoreError(
+        f"{path}: the row of request {key} is not as it was written (damaged, or changed by hand), so its reply is not "
+        "used; bring back a copy of the journal, or delete that row of the table requests to have it asked again"
+    )
 
 
 def _cannot_read(path: Path, error: Exception) -> StoreError:
