@@ -8,11 +8,11 @@ accuracy is told on test problems.
 
 What has to be beaten stands beside every chosen probe, the hardest first: the commonest label; shuffled labels; the
 same place in the base and in the untrained twin; a probe of the one-hot input; and a probe of the one-hot answer, for
-what is not the answer. Its p is the largest of the paired sign tests against them: the claim is that it beats them all
-(an intersection-union test, Berger 1982, which needs no correction). In the grid of all cells, where the other
-references would cost a fit each, p is against the commonest label. *Selectivity*, accuracy minus that of the same probe
-on a control task (see `labels`), is a measure of its own: what the probe can learn by heart is nothing that reading has
-to beat.
+what is not the answer. Like these, the chosen probe is fitted for its labels alone. Its p is the largest of the paired
+sign tests against them: the claim is that it beats them all (an intersection-union test, Berger 1982, which needs no
+correction). In the grid of all cells, where the other references would cost a fit each, p is against the commonest
+label. *Selectivity*, accuracy minus that of the same probe on a control task (see `labels`), is a measure of its own:
+what the probe can learn by heart is nothing that reading has to beat.
 
 Legend: B problems, C cells (layer and place), D width, K classes.
 """
@@ -129,10 +129,11 @@ class Bench:
         for target, scores in zip(self.targets, self._scores(), strict=True):
             right = {split: right_in(scores[split], target.labels[split]) for split in scores}
             grid += self._grid(target, right["test"])
-            best = choose(right["validation"].mean(axis=1))
-            chosen += self._chosen(target, self.cells[best], right["test"][best])
-            chosen += self._selective(target, self.cells[best], right["test"][best])
-            chosen += self._curve(target, self.cells[best])
+            cell = self.cells[choose(right["validation"].mean(axis=1))]
+            right_B = self._right(target, self._read(target, self.own, cell))
+            chosen += self._chosen(target, cell, right_B)
+            chosen += self._selective(target, cell, right_B)
+            chosen += self._curve(target, cell)
             chosen += self._entered(target, scores)
         yield from (*corrected(grid), *chosen)
 
@@ -167,8 +168,7 @@ class Bench:
 
     def _chosen(self, target: Target, cell: tuple[int, str], right_B: Flags) -> Iterator[Finding]:
         """The chosen probe beside all that it has to beat, the hardest first, with the p against that one."""
-        asked_B = target.labels["test"]
-        rivals = {name: scores_BK.argmax(-1) == asked_B for name, scores_BK in self._rivals(target, cell).items()}
+        rivals = {name: self._right(target, scores_BK) for name, scores_BK in self._rivals(target, cell).items()}
         nulls = {COMMONEST: target.commonest(), **rivals}
         p = {name: float(sign_test((right_B & ~n_B).sum(), (n_B & ~right_B).sum())) for name, n_B in nulls.items()}
         hardest = sorted(p, key=lambda name: p[name], reverse=True)
@@ -184,8 +184,7 @@ class Bench:
                 reason = f"{target.name}: the control task has one label alone, which tells nothing of the probe"
                 yield invalid(reason, **in_stream("probes", self.name, *cell, metric), n=len(right_B))
             return
-        scores_BK = self._fitted(control, rows_of(self.own["train"], cell), rows_of(self.own["test"], cell))
-        hits_B = scores_BK.argmax(-1) == control.labels["test"]
+        hits_B = self._right(control, self._read(control, self.own, cell))
         gained = bootstrap_mean(right_B.astype(float) - hits_B.astype(float), self.seed)
         zero = Null(name="as good as the control task", value=0.0, low=0.0, high=0.0)
         address = in_stream("probes", self.name, *cell, selectivity)
@@ -203,9 +202,14 @@ class Bench:
             except DataError as error:
                 yield invalid(str(error), **in_stream("probes", self.name, *cell, metric), n=len(rows_ND[few]))
                 continue
-            yield self._share(
-                cell, metric, scores_BK.argmax(-1) == target.labels["test"], {COMMONEST: target.commonest()}
-            )
+            yield self._share(cell, metric, self._right(target, scores_BK), {COMMONEST: target.commonest()})
+
+    def _right(self, target: Target, scores_BK: Floats) -> Flags:
+        return right_in(scores_BK, target.labels["test"])
+
+    def _read(self, target: Target, held: Mapping[str, Silent], cell: tuple[int, str]) -> Floats:
+        """(B, K): a probe for one target alone, at a cell of what was read."""
+        return self._fitted(target, rows_of(held["train"], cell), rows_of(held["test"], cell))
 
     def _fitted(self, target: Target, rows_ND: Floats, asked_BD: Floats, part: slice = slice(None)) -> Floats:
         """(B, K): a probe for one target alone, from other rows than the cells'."""
@@ -220,12 +224,11 @@ class Bench:
 
     def _beside(self, target: Target, cell: tuple[int, str]) -> dict[str, Floats]:
         train, test = self.splits["train"], self.splits["test"]
-        mine = rows_of(self.own["train"], cell), rows_of(self.own["test"], cell)
-        rivals = {"shuffled labels": self._fitted(target.shuffled(self.seed), *mine)}
+        rivals = {"shuffled labels": self._read(target.shuffled(self.seed), self.own, cell)}
         for name, held in self.references.items():
             layer = min(cell[0], len(held["test"].stream_LPBD) - 1)
             there = (layer, cell[1] if cell[1] in held["test"].places else "question end")
-            rivals[name] = self._fitted(target, rows_of(held["train"], there), rows_of(held["test"], there))
+            rivals[name] = self._read(target, held, there)
         outside = {"input alone": (inputs(train, train), inputs(test, train))}
         if not target.is_answer:
             outside["answer alone"] = answers(train, train), answers(test, train)
@@ -253,7 +256,7 @@ class Bench:
 
 
 def right_in(scores: Floats, labels_B: Labels) -> Flags:
-    """(C, B): whether the highest output of (C, B, K) is the label."""
+    """(…, B): whether the highest output of (…, B, K) is the label."""
     return np.asarray(scores.argmax(-1) == labels_B)
 
 
