@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from stillroom.activations import Place, captured, changed, steered
-from stillroom.errors import DataError, UsageError
+from stillroom.errors import ConfigError, DataError, UsageError
 from stillroom.lenses import LENSES
 from stillroom.lenses.subjects import Subjects
 from stillroom.records import Finding, Problem
@@ -42,8 +42,20 @@ def looked(name: str, one: Student, splits: dict[str, list[Problem]], root: Path
 
 @pytest.mark.parametrize("name", LENSES)
 def test_activations_that_are_no_numbers_stop_every_lens(name: str, tmp_path: Path) -> None:
+    one = broken()
+    weights = {n: p.clone() for n, p in one.model.named_parameters()}
+    attention = one.model.config._attn_implementation
     with pytest.raises(DataError, match="NaN or infinity"):
-        looked(name, broken(), SPLITS, tmp_path / "s")
+        looked(name, one, SPLITS, tmp_path / "s")
+    assert traces(one.model) == 0
+    assert all(torch.equal(p.nan_to_num(7), weights[n].nan_to_num(7)) for n, p in one.model.named_parameters())
+    assert one.model.config._attn_implementation == attention
+
+
+def traces(model: torch.nn.Module) -> int:
+    """Hooks of ours, and methods put over a module's own; transformers keeps hooks once it was asked for attention."""
+    hooks = [h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    return sum(h.__module__.startswith("stillroom") for h in hooks) + sum("forward" in vars(m) for m in model.modules())
 
 
 @pytest.mark.parametrize("name", LENSES)
@@ -76,3 +88,10 @@ def test_an_unknown_layer_is_named_with_those_that_there_are() -> None:
             pass
     with pytest.raises(UsageError, match="layers 0 to 2"), steered(model, 9, torch.ones(16)):
         pass
+
+
+@pytest.mark.parametrize("name", LENSES)
+def test_no_lens_is_told_a_layer(name: str) -> None:
+    """All read every layer that there is, and choose: what is asked for beside that is refused by name."""
+    with pytest.raises(ConfigError, match=rf"{name}: .*layer"):
+        LENSES[name].config.parse({"name": name, "layer": 9}, name)

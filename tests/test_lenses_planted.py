@@ -6,7 +6,7 @@ import torch
 
 from planted import WIDTH, pairs, planted, told, without_reading
 from stillroom.activations import Place, changed
-from stillroom.lenses import ablation, attention, cross_model, grafting, tracing
+from stillroom.lenses import ablation, attention, cross_model, grafting, logit_lens, probes, tracing
 from stillroom.lenses.ablation import AblationConfig, ablated, means, units
 from stillroom.lenses.cross_model import transplanted
 from stillroom.lenses.grafting import PUT_IN, TAKEN_OUT, differences, grafted, parts
@@ -44,6 +44,25 @@ def test_patching_finds_where_the_value_is_and_how_it_travels() -> None:
     carriers |= {Cell(place(1, "attention"), ANSWER)}
     assert {cell for cell, share in everywhere.items() if share == 1} == carriers
     assert all(share == 0 for cell, share in everywhere.items() if cell not in carriers)
+
+
+def test_probes_the_logit_lens_and_patching_find_one_planted_value_in_one_place() -> None:
+    """What attention brings to the last word is the answer: linear there, turned into its token by the head, and used.
+    A student that cannot look holds nothing there. Before attention, nobody does."""
+    people = {"base": without_reading(planted()), "normal": planted()}
+    taught = [p.model_copy(update={"id": f"{p.id} {i}"}) for p in told(2, 18) for i in range(4)]
+    subjects = Subjects(people, {}, {"train": taught, **PROBLEMS})
+    for found, metric in (
+        (probes.look(probes.ProbesConfig(), subjects), "value 2 accuracy"),
+        (logit_lens.look(logit_lens.LogitLensConfig(), subjects), "value 2 probability"),
+    ):
+        at = {(f.subject, f.layer): f for f in found if f.metric == metric and f.position == ANSWER}
+        beyond = {cell for cell, f in at.items() if f.low > f.nulls[0].high}
+        assert beyond == {("normal", 1), ("normal", 2)}, metric
+    one = trial(planted(), pairs())
+    assert one is not None
+    grid = patched_grid(one, [Cell(place(layer), ANSWER) for layer in (0, 1, 2)], 5)
+    assert [np.mean(moved(one, after)) for after in grid.source.values()] == [0, 1, 1]
 
 
 def test_on_a_random_twin_patching_moves_nothing_to_where_arithmetic_says() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from report_toys import FINDINGS, LENS, SCORES, finding, score
 from stillroom.records import Finding, Null
-from stillroom.report.answers import UNANSWERED, Evidence, attends, concentrates, lives, questions, solves
+from stillroom.report.answers import UNANSWERED, Evidence, attends, concentrates, lives, questions, recovers, solves
 
 
 def test_a_run_without_evidence_answers_nothing() -> None:
@@ -107,6 +107,22 @@ def test_the_parts_that_are_needed_are_those_the_whole_grid_lets_stand() -> None
         Evidence([], [], [part("mlp", 0.9, 0.01)])
     )  # it solves more without it than after the random change
     assert "not established" in told
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.3, "recovered"), (0.17, "not established")])
+def test_a_value_is_recovered_beyond_every_reference_and_selectivity_is_told_beside_it(
+    low: float, verdict: str
+) -> None:
+    one = finding("value 2 accuracy, chosen on validation", 0.5, low, 0.7, 0.125, lens="probes", position="thought 1")
+    heart = finding("value 2 accuracy of the control, chosen on validation", 0.9, 0.8, 1.0, 0.125, lens="probes")
+    selective = finding("value 2 selectivity, chosen on validation", -0.4, -0.5, -0.3, 0.0, lens="probes")
+    said = (
+        f"distilled: value 2 {verdict}: 50.0 % [{100 * low:.1f} %, 70.0 %] (n = 50) at layer 1, thought 1, "
+        "strongest null (null) 12.5 % [7.5 %, 17.5 %]"
+    )
+    assert recovers(Evidence([], [], [one, heart, selective])) == [f"{said}, selectivity -40.0 % [-50.0 %, -30.0 %]."]
+    unmeasured = selective.model_copy(update={"invalid": "one label alone"})
+    assert recovers(Evidence([], [], [one, unmeasured])) == [f"{said}."]
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(0.3, "they attend differently"), (0.17, "not established")])

@@ -38,14 +38,14 @@ from stillroom.records import Finding, Problem
 from stillroom.store import Workplace
 from stillroom.students import Student, load
 
-VERSION = 5
-
 
 class Lens(NamedTuple):
     config: type[Config]
     look: Callable[[Any, Subjects], list[Finding]]
     needs: frozenset[str] = frozenset()
     """What two models must have alike for it, of the keys of `ALIKE`."""
+    version: int = 5
+    """Goes up with every change to what it finds, so that stages of the same configuration run again."""
 
 
 ALIKE: dict[str, Callable[[Student, Student], bool]] = {"tokens": same_tokens, "shapes": same_shapes}
@@ -56,7 +56,7 @@ LENSES: dict[str, Lens] = {
     "weights": Lens(weights.WeightsConfig, weights.look, frozenset({"shapes"})),
     "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look),
     "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look),
-    "probes": Lens(probes.ProbesConfig, probes.look),
+    "probes": Lens(probes.ProbesConfig, probes.look, version=6),
     "representations": Lens(representations.RepresentationsConfig, representations.look, frozenset({"tokens"})),
     "kl": Lens(kl.KlConfig, kl.look, frozenset({"tokens"})),
     "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"})),
@@ -66,7 +66,11 @@ LENSES: dict[str, Lens] = {
     "ablation": Lens(ablation.AblationConfig, ablation.look),
     "grafting": Lens(grafting.GraftingConfig, grafting.look, frozenset({"shapes"})),
 }
-LENSES["over_training"] = Lens(over_training.OverTrainingConfig, partial(over_training.look, LENSES))
+LENSES["over_training"] = Lens(
+    over_training.OverTrainingConfig,
+    partial(over_training.look, LENSES),
+    version=sum(lens.version for lens in LENSES.values()),  # it looks through any of them
+)
 
 
 class LensConfig(Config):

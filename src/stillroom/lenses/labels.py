@@ -1,7 +1,12 @@
 """What probes are asked for: the value and the operation of every step, how many steps there are, whether one is last.
 
-Beside every target stands its *control task* (Hewitt & Liang 2019, arXiv 1909.03368): every type (an operand of the
-step; the first number, where the whole problem is asked about) has a label of its own, drawn once from the target's.
+Beside every target stands its *control task* (Hewitt & Liang 2019, arXiv 1909.03368): every type of problem has a label
+of its own, drawn once from the target's, so that a probe can only learn it by heart. What it learns of that tells how
+much the probe does by itself, not what a network holds: it is subtracted from accuracy (selectivity), and is no null of
+it. A type is made of numbers that lead to what is asked for, the step's own operand first, as many as make at least as
+many types as the target has classes. An operand alone stands readable in many places and has so few types that its task
+is easier than the value. The first value's types are then the very numbers that it is made of: another function of the
+same, without arithmetic in it.
 
 Legend: B problems, D width of one-hot rows, K classes.
 """
@@ -10,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stillroom.lenses.ledger import Candidates
 from stillroom.lenses.probing import Floats, Labels, one_hot
@@ -19,6 +25,8 @@ from stillroom.students import Student
 
 SIGNS = "+-*/"
 Splits = Mapping[str, Sequence[Problem]]
+Numbers = tuple[str, ...]
+Flags = NDArray[np.bool_]
 
 
 class Target(NamedTuple):
@@ -32,6 +40,23 @@ class Target(NamedTuple):
     """The step whose value it is."""
     is_answer: bool = False
 
+    def one_class(self) -> bool:
+        return len({*self.labels["train"].tolist()}) < 2
+
+    def control(self) -> "Target":
+        """The control task, asked for in the target's place."""
+        return self._replace(labels=self.controls)
+
+    def shuffled(self, seed: int) -> "Target":
+        """The same with the training problems' labels in another order."""
+        mixed = np.random.default_rng(seed).permutation(self.labels["train"])
+        return self._replace(labels={**self.labels, "train": mixed})
+
+    def commonest(self) -> Flags:
+        """(B,): which test problems have the label that training problems have most often."""
+        learned = self.labels["train"]
+        return np.asarray(self.labels["test"] == np.bincount(learned[learned >= 0], minlength=1).argmax())
+
 
 def values(student: Student, splits: Splits, among: Candidates, seed: int) -> list[Target]:
     """Every step's value, of problems of one number of steps."""
@@ -44,7 +69,7 @@ def values(student: Student, splits: Splits, among: Candidates, seed: int) -> li
     steps = range(len(splits["test"][0].steps))
     draw = np.random.default_rng(seed)
     return [
-        _target(f"value {s + 1}", splits, len(among.values), lambda p, s=s: label(p, s), _operand(s), draw)._replace(  # type: ignore[misc]
+        _target(f"value {s + 1}", splits, len(among.values), lambda p, s=s: label(p, s), _numbers(s), draw)._replace(  # type: ignore[misc]
             step=s, is_answer=s == steps[-1]
         )
         for s in steps
@@ -55,7 +80,7 @@ def operations(splits: Splits, seed: int) -> list[Target]:
     """Every step's operation, where its expression is written with one."""
     draw = np.random.default_rng(seed + 1)
     return [
-        _target(f"operation {s + 1}", splits, len(SIGNS), lambda p, s=s: _sign(p, s), _operand(s), draw)  # type: ignore[misc]
+        _target(f"operation {s + 1}", splits, len(SIGNS), lambda p, s=s: _sign(p, s), _numbers(s), draw)  # type: ignore[misc]
         for s in range(len(splits["test"][0].steps))
     ]
 
@@ -65,12 +90,12 @@ def lengths(splits: Splits, seed: int) -> list[Target]:
     counts = sorted({len(p.steps) for rows in splits.values() for p in rows})
     draw = np.random.default_rng(seed + 2)
 
-    def first(problem: Problem) -> str:
-        return next(iter(NUMBER.findall(problem.question)), "")
+    def numbers(problem: Problem) -> Numbers:
+        return tuple(NUMBER.findall(problem.question))
 
     return [
-        _target("number of steps", splits, len(counts), lambda p: counts.index(len(p.steps)), first, draw),
-        _target(f"step {counts[0]} is final", splits, 2, lambda p: int(len(p.steps) == counts[0]), first, draw),
+        _target("number of steps", splits, len(counts), lambda p: counts.index(len(p.steps)), numbers, draw),
+        _target(f"step {counts[0]} is final", splits, 2, lambda p: int(len(p.steps) == counts[0]), numbers, draw),
     ]
 
 
@@ -79,22 +104,38 @@ def _target(
     splits: Splits,
     classes: int,
     label: Callable[[Problem], int],
-    kind: Callable[[Problem], str],
+    numbers: Callable[[Problem], Numbers],
     draw: np.random.Generator,
 ) -> Target:
     labels = {split: np.array([label(problem) for problem in rows]) for split, rows in splits.items()}
-    kinds = sorted({kind(problem) for rows in splits.values() for problem in rows})
-    drawn = dict(zip(kinds, draw.choice(labels["train"], len(kinds)).tolist(), strict=True))
-    controls = {split: np.array([drawn[kind(problem)] for problem in rows]) for split, rows in splits.items()}
+    types = _types(splits, numbers, len({*labels["train"].tolist()}))
+    known = sorted({kind for kinds in types.values() for kind in kinds})
+    drawn = dict(zip(known, draw.choice(labels["train"], len(known)).tolist(), strict=True))
+    controls = {split: np.array([drawn[kind] for kind in kinds]) for split, kinds in types.items()}
     return Target(name, classes, labels, controls)
 
 
-def _operand(step: int) -> Callable[[Problem], str]:
-    return lambda problem: operand(problem, step)
+def _types(splits: Splits, numbers: Callable[[Problem], Numbers], classes: int) -> dict[str, list[Numbers]]:
+    """Each problem's type: the first of its numbers, as many as make `classes` types, or all where none do."""
+    told = {split: [numbers(problem) for problem in rows] for split, rows in splits.items()}
+    most = max(len(found) for rows in told.values() for found in rows)
+    sizes = (size for size in range(1, most) if len({f[:size] for rows in told.values() for f in rows}) >= classes)
+    size = next(sizes, most)
+    return {split: [found[:size] for found in rows] for split, rows in told.items()}
+
+
+def _numbers(step: int) -> Callable[[Problem], Numbers]:
+    """What a step's value is made of, from its own operand back to the number with which the first step begins."""
+
+    def back(problem: Problem) -> Numbers:
+        start = NUMBER.findall(problem.steps[0].expression)[:1]
+        return (*(operand(problem, i) for i in range(step, -1, -1)), *start)
+
+    return back
 
 
 def operand(problem: Problem, step: int) -> str:
-    """The type of a control task: the last number of the step's expression, which a place may know by itself."""
+    """The last number of the step's expression."""
     return next(reversed(NUMBER.findall(problem.steps[step].expression)), "")
 
 

@@ -6,9 +6,13 @@ whether one is the last, in problems of all. Strength is chosen by cross-validat
 stands on both sides. Probes are fitted on training problems, layer and place are chosen on validation problems, and
 accuracy is told on test problems.
 
-What has to be beaten stands beside every chosen probe: the commonest label; a control task (accuracy minus the
-control's is the *selectivity*); shuffled labels; the same place in the base and in the untrained twin; a probe of the
-one-hot input; and a probe of the one-hot answer, for what is not the answer.
+What has to be beaten stands beside every chosen probe, the hardest first: the commonest label; shuffled labels; the
+same place in the base and in the untrained twin; a probe of the one-hot input; and a probe of the one-hot answer, for
+what is not the answer. Like these, the chosen probe is fitted for its labels alone. Its p is the largest of the paired
+sign tests against them: the claim is that it beats them all (an intersection-union test, Berger 1982, which needs no
+correction). In the grid of all cells, where the other references would cost a fit each, p is against the commonest
+label. *Selectivity*, accuracy minus that of the same probe on a control task (see `labels`), is a measure of its own:
+what the probe can learn by heart is nothing that reading has to beat.
 
 Legend: B problems, C cells (layer and place), D width, K classes.
 """
@@ -18,14 +22,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from stillroom.config import Config
 from stillroom.errors import DataError
 from stillroom.evaluation import spaced
 from stillroom.lenses import ledger
-from stillroom.lenses.labels import Splits, Target, answers, inputs, lengths, operations, values
+from stillroom.lenses.labels import Flags, Splits, Target, answers, inputs, lengths, operations, values
 from stillroom.lenses.ledger import Candidates, Entry, candidates, truth
 from stillroom.lenses.logit_lens import deepest
 from stillroom.lenses.probing import Floats, Labels, fit, one_hot
@@ -39,6 +42,7 @@ from stillroom.students import Student
 
 CURVE = (8, 4, 2)
 """The learning curve's parts of the training problems: an eighth, a quarter, a half."""
+COMMONEST = "commonest value"
 ASKED = ("train", "validation", "test")
 
 
@@ -107,8 +111,8 @@ class Bench:
     ) -> None:
         self.name, self.student, self.splits, self.own, self.seed = name, student, splits, own, seed
         self.references, self.among = references, among
-        self.one_class = [t for t in asked if len({*t.labels["train"].tolist()}) < 2]
-        self.targets = [t for t in asked if len({*t.labels["train"].tolist()}) >= 2]
+        self.one_class = [t for t in asked if t.one_class()]
+        self.targets = [t for t in asked if not t.one_class()]
         self.cells = cells_of(own["test"])
         self.groups = [p.skeleton or p.id for p in splits["train"]]
         self.known: dict[tuple[str, tuple[int, str]], dict[str, Floats]] = {}
@@ -122,90 +126,95 @@ class Bench:
             )
         grid: list[Finding] = []
         chosen: list[Finding] = []
-        for target, (scores, controls) in zip(self.targets, self._scores(), strict=True):
+        for target, scores in zip(self.targets, self._scores(), strict=True):
             right = {split: right_in(scores[split], target.labels[split]) for split in scores}
-            control_CB = right_in(controls["test"], target.controls["test"])
-            grid += self._grid(target, right["test"], control_CB)
-            best = choose(right["validation"].mean(axis=1))
-            chosen += self._chosen(target, self.cells[best], right["test"][best], control_CB[best])
+            grid += self._grid(target, right["test"])
+            cell = self.cells[choose(right["validation"].mean(axis=1))]
+            right_B = self._right(target, self._read(target, self.own, cell))
+            chosen += self._chosen(target, cell, right_B)
+            chosen += self._selective(target, cell, right_B)
+            chosen += self._curve(target, cell)
             chosen += self._entered(target, scores)
         yield from (*corrected(grid), *chosen)
 
-    def _scores(self) -> list[tuple[dict[str, Floats], dict[str, Floats]]]:
-        """For each target the outputs (C, B, K) of its probe and of its control's, by split."""
-        labels = [(t.labels["train"], t.classes) for t in self.targets]
-        labels += [(t.controls["train"], t.classes) for t in self.targets]
-        if not labels:
+    def _scores(self) -> list[dict[str, Floats]]:
+        """For each target the outputs (C, B, K) of its probe, by split."""
+        if not self.targets:
             return []
-        fitted_to = np.concatenate([one_hot(*pair) for pair in labels], axis=1)
-        ends = np.cumsum([classes for _, classes in labels])[:-1]
+        fitted_to = np.concatenate([one_hot(t.labels["train"], t.classes) for t in self.targets], axis=1)
+        ends = np.cumsum([t.classes for t in self.targets])[:-1]
         found: dict[str, list[list[Floats]]] = {"validation": [], "test": []}
         for cell in self.cells:
             probe = fit(rows_of(self.own["train"], cell), fitted_to, self.groups)
             for split, kept in found.items():
                 kept.append(np.split(probe.scores(rows_of(self.own[split], cell)), ends, axis=1))
-        count = len(self.targets)
+        count = range(len(self.targets))
+        return [{split: np.stack([told[i] for told in kept]) for split, kept in found.items()} for i in count]
 
-        def stacked(i: int) -> dict[str, Floats]:
-            return {split: np.stack([told[i] for told in kept]) for split, kept in found.items()}
+    def _grid(self, target: Target, right_CB: Flags) -> Iterator[Finding]:
+        common_B = target.commonest()
+        p_C = sign_test((right_CB & ~common_B).sum(1), (common_B & ~right_CB).sum(1)).tolist()
+        for cell, right_B, p in zip(self.cells, right_CB, p_C, strict=True):
+            yield self._share(cell, f"{target.name} accuracy", right_B, {COMMONEST: common_B}, p)
 
-        return [(stacked(i), stacked(count + i)) for i in range(count)]
+    def _share(
+        self, cell: tuple[int, str], metric: str, right_B: Flags, nulls: Mapping[str, Flags], p: float | None = None
+    ) -> Finding:
+        """The share of problems in which a probe is right, beside that of each null."""
+        n = len(right_B)
+        shares = {name: wilson(int(hits_B.sum()), n)._asdict() for name, hits_B in {"": right_B, **nulls}.items()}
+        beside = tuple(Null(name=name, **shares[name]) for name in nulls)
+        return Finding(**in_stream("probes", self.name, *cell, metric), n=n, nulls=beside, p=p, **shares[""])
 
-    def _commonest(self, target: Target) -> Null:
-        learned, asked = target.labels["train"], target.labels["test"]
-        commonest = np.bincount(learned[learned >= 0], minlength=1).argmax()
-        return Null(name="commonest value", **wilson(int((asked == commonest).sum()), len(asked))._asdict())
+    def _chosen(self, target: Target, cell: tuple[int, str], right_B: Flags) -> Iterator[Finding]:
+        """The chosen probe beside all that it has to beat, the hardest first, with the p against that one."""
+        rivals = {name: self._right(target, scores_BK) for name, scores_BK in self._rivals(target, cell).items()}
+        nulls = {COMMONEST: target.commonest(), **rivals}
+        p = {name: float(sign_test((right_B & ~n_B).sum(), (n_B & ~right_B).sum())) for name, n_B in nulls.items()}
+        hardest = sorted(p, key=lambda name: p[name], reverse=True)
+        metric = f"{target.name} accuracy{CHOSEN}"
+        yield self._share(cell, metric, right_B, {name: nulls[name] for name in hardest}, p[hardest[0]])
 
-    def _grid(self, target: Target, right_CB: NDArray[np.bool_], control_CB: NDArray[np.bool_]) -> Iterator[Finding]:
-        p_C = sign_test((right_CB & ~control_CB).sum(1), (control_CB & ~right_CB).sum(1)).tolist()
-        common = self._commonest(target)
-        for cell, right, control, p in zip(self.cells, right_CB, control_CB, p_C, strict=True):
-            nulls = (Null(name="control task", **wilson(int(control.sum()), len(control))._asdict()), common)
-            found = wilson(int(right.sum()), len(right))._asdict()
-            address = in_stream("probes", self.name, *cell, f"{target.name} accuracy")
-            yield Finding(**address, n=len(right), nulls=nulls, p=p, **found)
-
-    def _chosen(
-        self, target: Target, cell: tuple[int, str], right: NDArray[np.bool_], control: NDArray[np.bool_]
-    ) -> Iterator[Finding]:
-        """The chosen probe beside all that it has to beat, its selectivity and its learning curve."""
-        n = len(right)
-        nulls = [Null(name="control task", **wilson(int(control.sum()), n)._asdict()), self._commonest(target)]
-        for name, scores_BK in self._rivals(target, cell).items():
-            hits = int((scores_BK.argmax(-1) == target.labels["test"]).sum())
-            nulls.append(Null(name=name, **wilson(hits, n)._asdict()))
-        p = float(sign_test((right & ~control).sum(), (control & ~right).sum()))
-        found = wilson(int(right.sum()), n)._asdict()
-        address = in_stream("probes", self.name, *cell, f"{target.name} accuracy{CHOSEN}")
-        yield Finding(**address, n=n, nulls=tuple(nulls), p=p, **found)
-        gained = bootstrap_mean(right.astype(float) - control.astype(float), self.seed)
+    def _selective(self, target: Target, cell: tuple[int, str], right_B: Flags) -> Iterator[Finding]:
+        """Accuracy minus that on the control task, and what the same probe learns of the control task."""
+        selectivity, learned = f"{target.name} selectivity{CHOSEN}", f"{target.name} accuracy of the control{CHOSEN}"
+        control = target.control()
+        if control.one_class():
+            for metric in (selectivity, learned):
+                reason = f"{target.name}: the control task has one label alone, which tells nothing of the probe"
+                yield invalid(reason, **in_stream("probes", self.name, *cell, metric), n=len(right_B))
+            return
+        hits_B = self._right(control, self._read(control, self.own, cell))
+        gained = bootstrap_mean(right_B.astype(float) - hits_B.astype(float), self.seed)
         zero = Null(name="as good as the control task", value=0.0, low=0.0, high=0.0)
-        address = in_stream("probes", self.name, *cell, f"{target.name} selectivity{CHOSEN}")
-        yield Finding(**address, n=n, nulls=(zero,), **gained._asdict())
-        yield from self._curve(target, cell)
+        address = in_stream("probes", self.name, *cell, selectivity)
+        yield Finding(**address, n=len(right_B), nulls=(zero,), **gained._asdict())
+        yield self._share(cell, learned, hits_B, {COMMONEST: control.commonest()})
 
     def _curve(self, target: Target, cell: tuple[int, str]) -> Iterator[Finding]:
         """Accuracy of the chosen probe when it is fitted on a part of the problems; what is too few is marked so."""
-        rows_ND, n = rows_of(self.own["train"], cell), len(self.splits["test"])
+        rows_ND = rows_of(self.own["train"], cell)
         for part in CURVE:
             few = slice(0, None, part)
-            address = in_stream("probes", self.name, *cell, f"{target.name} accuracy, 1/{part} of the samples")
+            metric = f"{target.name} accuracy, 1/{part} of the samples"
             try:
                 scores_BK = self._fitted(target, rows_ND[few], rows_of(self.own["test"], cell), few)
             except DataError as error:
-                yield invalid(str(error), **address, n=len(rows_ND[few]))
+                yield invalid(str(error), **in_stream("probes", self.name, *cell, metric), n=len(rows_ND[few]))
                 continue
-            hits = int((scores_BK.argmax(-1) == target.labels["test"]).sum())
-            yield Finding(**address, n=n, nulls=(self._commonest(target),), **wilson(hits, n)._asdict())
+            yield self._share(cell, metric, self._right(target, scores_BK), {COMMONEST: target.commonest()})
 
-    def _fitted(
-        self, target: Target, rows_ND: Floats, asked_BD: Floats, part: slice = slice(None), shuffled: bool = False
-    ) -> Floats:
+    def _right(self, target: Target, scores_BK: Floats) -> Flags:
+        return right_in(scores_BK, target.labels["test"])
+
+    def _read(self, target: Target, held: Mapping[str, Silent], cell: tuple[int, str]) -> Floats:
+        """(B, K): a probe for one target alone, at a cell of what was read."""
+        return self._fitted(target, rows_of(held["train"], cell), rows_of(held["test"], cell))
+
+    def _fitted(self, target: Target, rows_ND: Floats, asked_BD: Floats, part: slice = slice(None)) -> Floats:
         """(B, K): a probe for one target alone, from other rows than the cells'."""
-        labels = target.labels["train"][part]
-        if shuffled:
-            labels = np.random.default_rng(self.seed).permutation(labels)
-        return fit(rows_ND, one_hot(labels, target.classes), self.groups[part]).scores(asked_BD)
+        labels = one_hot(target.labels["train"][part], target.classes)
+        return fit(rows_ND, labels, self.groups[part]).scores(asked_BD)
 
     def _rivals(self, target: Target, cell: tuple[int, str]) -> dict[str, Floats]:
         """(B, K) by name: the references to beat at a cell; a place that a reference lacks is its question's end."""
@@ -215,12 +224,11 @@ class Bench:
 
     def _beside(self, target: Target, cell: tuple[int, str]) -> dict[str, Floats]:
         train, test = self.splits["train"], self.splits["test"]
-        mine = rows_of(self.own["train"], cell), rows_of(self.own["test"], cell)
-        rivals = {"shuffled labels": self._fitted(target, *mine, shuffled=True)}
+        rivals = {"shuffled labels": self._read(target.shuffled(self.seed), self.own, cell)}
         for name, held in self.references.items():
             layer = min(cell[0], len(held["test"].stream_LPBD) - 1)
             there = (layer, cell[1] if cell[1] in held["test"].places else "question end")
-            rivals[name] = self._fitted(target, rows_of(held["train"], there), rows_of(held["test"], there))
+            rivals[name] = self._read(target, held, there)
         outside = {"input alone": (inputs(train, train), inputs(test, train))}
         if not target.is_answer:
             outside["answer alone"] = answers(train, train), answers(test, train)
@@ -247,8 +255,8 @@ class Bench:
             yield from ledger.enter(mine._replace(rivals=beside))
 
 
-def right_in(scores: Floats, labels_B: Labels) -> NDArray[np.bool_]:
-    """(C, B): whether the highest output of (C, B, K) is the label."""
+def right_in(scores: Floats, labels_B: Labels) -> Flags:
+    """(…, B): whether the highest output of (…, B, K) is the label."""
     return np.asarray(scores.argmax(-1) == labels_B)
 
 

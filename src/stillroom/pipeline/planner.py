@@ -296,7 +296,7 @@ class Planner:
         )
         run = partial(lenses.make_findings, lens, settings, config)
         parents = {**people, "problems": problems}
-        return self.stage("lens", f"lens {self.label(name, seed)}", lenses.VERSION, config, parents, run)
+        return self.stage("lens", f"lens {self.label(name, seed)}", lens.version, config, parents, run)
 
     def _crosscoder(
         self, name: str, pair: tuple[str, str], seed: int, people: Mapping[str, Stage], problems: Stage

@@ -152,10 +152,16 @@ def concentrates(evidence: Evidence) -> list[str]:
 
 
 def recovers(evidence: Evidence) -> list[str]:
-    """For each student, which values a probe recovers better than every reference that stands beside it."""
+    """For each student, which values a probe recovers better than every reference that stands beside it, and how much
+    of that exceeds what the same probe learns by heart."""
     chosen = [
-        f for f in evidence.findings if f.lens == "probes" and f.metric.endswith("accuracy, chosen on validation")
+        f for f in evidence.findings if f.lens == "probes" and f.metric.endswith(" accuracy, chosen on validation")
     ]
+    apart = {
+        (f.subject, f.metric.partition(" selectivity")[0]): f
+        for f in evidence.findings
+        if f.lens == "probes" and f.metric.endswith(" selectivity, chosen on validation") and not f.invalid
+    }
     sentences = []
     for student in dict.fromkeys(f.subject for f in chosen):
         parts = []
@@ -163,7 +169,9 @@ def recovers(evidence: Evidence) -> list[str]:
             best = strongest(f)
             verdict = "recovered" if f.low > best.high else "not established"
             value = f.metric.partition(" accuracy")[0]
-            parts.append(f"{value} {verdict}: {share(f)} at {place(f)}, strongest null ({best.name}) {spread(best)}")
+            told = f"{value} {verdict}: {share(f)} at {place(f)}, strongest null ({best.name}) {spread(best)}"
+            selective = apart.get((student, value))
+            parts.append(f"{told}, selectivity {spread(selective)}" if selective else told)
         sentences.append(f"{student}: {'; '.join(parts)}.")
     return sentences
 

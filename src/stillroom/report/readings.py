@@ -38,7 +38,7 @@ READINGS = {
         " accuracy",
         "accuracy of the probe",
         "the share of test problems in which a linear probe names the value of that step, after `The answer is`",
-        "the strongest of the commonest value and a control task of random labels",
+        "always naming the commonest value; what else a probe has to beat stands beside the chosen places",
     ),
 }
 
