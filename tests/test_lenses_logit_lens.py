@@ -19,7 +19,8 @@ from stillroom.lenses.logit_lens import (
     standing,
     tellable,
 )
-from stillroom.lenses.reading import number_token, read_silent, tokens
+from stillroom.lenses.reading import number_token, tokens
+from stillroom.lenses.silent import read_silent
 from stillroom.lenses.subjects import Subjects
 from stillroom.records import Problem
 from stillroom.stats import wilson
@@ -39,7 +40,7 @@ def test_the_last_layer_ranks_as_the_model_does(kind: str, pauses: int) -> None:
     for row, told in enumerate(PROBLEMS):
         prompt = one.prompt(told.question)
         logits = one.model(input_ids=torch.tensor([[*prompt, *tokens(one, "The answer is")]])).logits[0].detach()
-        for place, at in (("question end", len(prompt) - 1), ("answer", -1)):
+        for place, at in (("question end", len(prompt) - pauses - 1), ("answer", -1)):
             cell = found.cells.index((2, place))
             likely = logits[at].softmax(0)
             for index, token in enumerate(asked[row].tolist()):

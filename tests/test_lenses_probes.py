@@ -10,7 +10,7 @@ from stillroom.lenses.labels import Target, inputs, lengths, operand, operations
 from stillroom.lenses.ledger import candidates
 from stillroom.lenses.probes import Bench, ProbesConfig, look
 from stillroom.lenses.probing import fit, one_hot
-from stillroom.lenses.reading import Silent, read_silent
+from stillroom.lenses.silent import Silent, read_silent
 from stillroom.lenses.subjects import Subjects
 from stillroom.records import Finding, Problem
 from stillroom.stats import wilson

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from stillroom.lenses.reading import read_silent
+from stillroom.lenses.silent import read_silent
 from stillroom.lenses.subjects import Subjects
 from stillroom.lenses.tuned_lens import Map, TunedLensConfig, fit, fit_all, logits_of, look, tuned
 from stillroom.students import Student

@@ -50,22 +50,6 @@ def residual_stream(model: PreTrainedModel) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-@contextmanager
-def passes(model: PreTrainedModel) -> Iterator[list[list[Tensor]]]:
-    """Within the block, each forward pass appends its residual stream, L+1 tensors of shape (B, T, D), to the list.
-
-    A student that thinks makes many passes for one answer. What was recorded costs memory until it is taken out.
-    """
-    record: list[list[Tensor]] = []
-    last = blocks(model)[-1]
-    with residual_stream(model) as stream:
-        hook = last.register_forward_hook(lambda *_: record.append(list(stream)))
-        try:
-            yield record
-        finally:
-            hook.remove()
-
-
 SITES = ("residual", "attention", "mlp", "heads")
 
 

@@ -44,7 +44,7 @@ class Lens(NamedTuple):
     look: Callable[[Any, Subjects], list[Finding]]
     needs: frozenset[str] = frozenset()
     """What two models must have alike for it, of the keys of `ALIKE`."""
-    version: int = 5
+    version: int = 6
     """Goes up with every change to what it finds, so that stages of the same configuration run again."""
 
 
@@ -56,7 +56,7 @@ LENSES: dict[str, Lens] = {
     "weights": Lens(weights.WeightsConfig, weights.look, frozenset({"shapes"})),
     "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look),
     "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look),
-    "probes": Lens(probes.ProbesConfig, probes.look, version=6),
+    "probes": Lens(probes.ProbesConfig, probes.look, version=7),
     "representations": Lens(representations.RepresentationsConfig, representations.look, frozenset({"tokens"})),
     "kl": Lens(kl.KlConfig, kl.look, frozenset({"tokens"})),
     "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"})),

@@ -24,8 +24,9 @@ from stillroom.activations import unembed
 from stillroom.config import Config
 from stillroom.lenses import ledger
 from stillroom.lenses.ledger import Candidates, Entry, candidates, scored_tokens, truth
-from stillroom.lenses.reading import Silent, number_token, read_silent
+from stillroom.lenses.reading import number_token
 from stillroom.lenses.selection import CHOSEN, Floats, choose, corrected, in_stream, invalid
+from stillroom.lenses.silent import Silent, read_silent
 from stillroom.lenses.subjects import Subjects
 from stillroom.lenses.twins import random_twin
 from stillroom.records import Finding, Null, Problem

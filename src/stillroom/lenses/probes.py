@@ -32,8 +32,8 @@ from stillroom.lenses.labels import Flags, Splits, Target, answers, inputs, leng
 from stillroom.lenses.ledger import Candidates, Entry, candidates, truth
 from stillroom.lenses.logit_lens import deepest
 from stillroom.lenses.probing import Floats, Labels, fit, one_hot
-from stillroom.lenses.reading import Silent, read_silent
 from stillroom.lenses.selection import CHOSEN, choose, corrected, in_stream, invalid
+from stillroom.lenses.silent import Silent, read_silent
 from stillroom.lenses.subjects import BASE, Subjects
 from stillroom.lenses.twins import random_twin
 from stillroom.records import Finding, Null

@@ -27,8 +27,9 @@ from stillroom.config import Config
 from stillroom.errors import DataError
 from stillroom.evaluation import spaced
 from stillroom.lenses.kl import divergences
-from stillroom.lenses.reading import Spoken, read_silent, read_spoken, spoken
+from stillroom.lenses.reading import Spoken, read_spoken, spoken
 from stillroom.lenses.selection import CHOSEN, Floats, choose, in_stream, invalid
+from stillroom.lenses.silent import read_silent
 from stillroom.lenses.similarity import Pairing, Spread, bootstrapped_cka, isotropic_share
 from stillroom.lenses.subjects import BASE, Subjects
 from stillroom.records import Finding, Null, Problem

@@ -20,8 +20,9 @@ from torch.nn import functional
 from stillroom.activations import final_norm
 from stillroom.config import Config
 from stillroom.lenses.logit_lens import Translate, deepest, plain, report
-from stillroom.lenses.reading import Silent, finite, read_silent
+from stillroom.lenses.reading import finite
 from stillroom.lenses.selection import in_stream, invalid
+from stillroom.lenses.silent import Silent, read_silent
 from stillroom.lenses.subjects import Subjects
 from stillroom.records import Finding, Null
 from stillroom.stats import Interval, bootstrap_means
