@@ -13,7 +13,7 @@ from stillroom.crosscoder.causal import (
     Abreast,
     changed,
     drawn,
-    logit_change,
+    logit_changes,
     matched,
     random_direction,
     steer,
@@ -84,8 +84,8 @@ def test_a_planted_cause_is_found_and_its_matched_control_does_nothing(planted) 
     harm = bootstrap_mean((right(control_K) - right(set_K)).numpy())
     assert harm.low > 0.5
     assert right(control_K).mean() > 0.9
-    change = logit_change(abreast, prompts, [[YES]] * 90, set_K)
-    assert logit_change(abreast, prompts, [[YES]] * 90, set_K[:0]).abs().max() == 0
+    change, none = logit_changes(abreast, prompts, [[YES]] * 90, [set_K, set_K[:0]])
+    assert none.abs().max() == 0
     assert change.mean() < -1
 
 

@@ -28,8 +28,7 @@ def write_latents(out: Path, real: Described, nulls: Mapping[str, Described], st
             "stability": stable if not name else [float("nan")] * told.crosscoder.latents,
         }
         for category in real.categories:
-            at = real.at(category).tolist() if not name else [0.0] * told.crosscoder.latents
-            columns[f"fires at {category}"] = at
+            columns[f"fires at {category}"] = told.at(category).tolist()
         rows.append(pa.table({"of": [name or "pair"] * told.crosscoder.latents, **columns}))
     pq.write_table(pa.concat_tables(rows), out / "latents.parquet")
 
