@@ -165,8 +165,8 @@ def _sources(
     for name, (one, other) in pairs.items():
         live = source({one: people[one], other: people[other]}, problems, said, layer)
         found[name] = harvested(live, kept / f"activations {name or 'pair'}") if kept else live
-        if not name:
-            found[ITSELF] = Itself(found[name])
+        if not name:  # what is not on disk is read once more, of the subject alone
+            found[ITSELF] = Itself(found[name] if kept else source({other: people[other]}, problems, said, layer))
     return found
 
 
