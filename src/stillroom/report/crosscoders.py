@@ -74,7 +74,7 @@ def _in_words(findings: Sequence[Finding]) -> str:
         return f"{metric} {of[metric].value:.3f}{nulls}"
 
     first = ("explained variance, reference", "explained variance, subject", "dead latents", "mean NRN")
-    return "; ".join(told_of(metric) for metric in first if metric in of).capitalize() + "."
+    return f"Here: {'; '.join(told_of(metric) for metric in first if metric in of)}."
 
 
 def _curves(name: str, folder: Path, findings: Sequence[Finding]) -> Iterator[Figure]:
