@@ -156,7 +156,7 @@ def test_the_contexts_of_the_planted_feature_are_its_triggers(planted) -> None:
     tokens = source.read(range(300))
     fires = firing(abreast.crosscoder, tokens, {"t": torch.isin(tokens.token_N, torch.tensor(TRIGGERS))})
     best = int((nrn(abreast.crosscoder.decoders()) * (fires.category_CF[0] > 0)).argmax())
-    contexts = top_contexts(abreast.crosscoder, tokens, best, 8)
+    contexts = top_contexts(abreast.crosscoder, tokens, [3, best], 8)[best]
     assert {c.token for c in contexts} <= set(TRIGGERS)
     assert [c.value for c in contexts] == sorted((c.value for c in contexts), reverse=True)
     assert all(source.ids[c.document][c.position] == c.token for c in contexts)

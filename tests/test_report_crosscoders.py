@@ -49,11 +49,13 @@ def beyond(value: float, half: float) -> Finding:
     [
         (
             found("+", 3, beyond(0.2, 0.1)),
-            "+: 3 latents, +20.0 points [+10.0, +30.0] beyond the control (n = 60, random latents +10.0): needed.",
+            "+: 3 latents (itself 1.5), +20.0 points [+10.0, +30.0] beyond the control (n = 60, random latents +10.0): "
+            "needed.",
         ),
         (
             found("+", 3, beyond(0.1, 0.1)),
-            "+: 3 latents, +10.0 points [+0.0, +20.0] beyond the control (n = 60, random latents +5.0): not established.",
+            "+: 3 latents (itself 1.5), +10.0 points [+0.0, +20.0] beyond the control (n = 60, random latents +5.0): "
+            "not established.",
         ),
         (found("+", 3), "For + there are too few latents or problems to compare with a control."),
         (found("+", 0), "No latent was found for +."),
@@ -125,6 +127,11 @@ def test_sizes_are_drawn_by_cell_beside_their_nulls() -> None:
         ("base → distilled", ["width=64", "width=96"], [0.5, 0.6]),
         ("base → distilled: itself", ["width=64", "width=96"], [0.25, 0.3]),
     ]
+    low, high = json.loads(figures[0].plot)["layout"]["yaxis"]["range"]
+    assert [low, high] == [
+        pytest.approx(0.1225),
+        pytest.approx(0.7275),
+    ]  # from the lowest null to the highest size, and a little room
     assert [trace["name"] for trace in swap] == ["base", "base: shuffled pairs"]
     assert len(gained) == 1
     assert not size_figures([])

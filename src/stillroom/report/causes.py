@@ -46,10 +46,9 @@ def verdicts(findings: Sequence[Finding]) -> list[str]:
             verdict = "needed" if f.low > 0 else "not established"
             points = f"{100 * f.value:+.1f} points [{100 * f.low:+.1f}, {100 * f.high:+.1f}]"
             chance = "".join(f", {null.name} {100 * null.value:+.1f}" for null in f.nulls)
-            sentences.append(
-                f"{found.position}: {int(found.value)} latents, {points} beyond the control (n = {f.n}{chance}): "
-                f"{verdict}."
-            )
+            rule = "".join(f", {null.name} {null.value:g}" for null in found.nulls).removeprefix(", ")
+            count = f"{found.value:g} latents" + (f" ({rule})" if rule else "")
+            sentences.append(f"{found.position}: {count}, {points} beyond the control (n = {f.n}{chance}): {verdict}.")
     return sentences
 
 
@@ -68,7 +67,8 @@ def _needed(name: str, findings: Sequence[Finding]) -> Iterator[Figure]:
         "The accuracy that is lost on test problems that need an operation without the latents found for it (NRN "
         "above ½, among the most frequent fifth at its tokens, there 1.5 × as frequent as anywhere), the "
         "dictionary's error kept. Null: as many latents with NRN up to ½ that fire as often and as strongly, random "
-        "latents, and the reconstruction alone. " + " ".join(verdicts(findings)),
+        "latents, and the reconstruction alone; beside the number of latents what the same rule finds in the null "
+        "dictionaries, which says how little NRN above ½ alone means. " + " ".join(verdicts(findings)),
         plot,
         COLUMNS,
         told([*told_of, *lost, *rest]),

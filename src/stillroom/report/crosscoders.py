@@ -91,7 +91,7 @@ def _curves(name: str, folder: Path, findings: Sequence[Finding]) -> Iterator[Fi
                 line={"color": COLOURS[index // 2], "dash": DASHES[index], "width": 1 if null else 2},
             )  # fmt: skip
         plot.update_xaxes(title="parallelogram loss (0 is a parallelogram, about 1 is chance)", rangemode="tozero")
-        plot.update_yaxes(title="share of pairs of word pairs below", tickformat=".0%", range=[0, 1.02])
+        plot.update_yaxes(title="share of pairs below", tickformat=".0%", range=[0, 1.02])
         mine = [f for f in findings if f.metric.startswith(f"parallelogram loss of {function} in ")]
         yield finished(
             _anchor(f"parallelogram-{function}", name),

@@ -92,8 +92,11 @@ def _drawn(
                 error_y=interval(list(at.values())), **group,
                 marker={"symbol": symbol, "size": 8, "color": COLOURS[index % len(COLOURS)]},
             )  # fmt: skip
+    ends = [end for by in lines.values() for f in by.values() for one in (f, *f.nulls) for end in (one.low, one.high)]
+    room = 0.05 * (max(ends) - min(ends)) or 0.01
     plot.update_layout(scattermode="group", scattergap=0.8)
-    plot.update_yaxes(title=measure, **({"tickformat": ".0%"} if measure == GAINED else {}))
+    plot.update_yaxes(title=measure, range=[min(ends) - room, max(ends) + room])  # grouped points would begin at 0
+    plot.update_yaxes(tickformat=".0%" if measure == GAINED else None)
     columns: tuple[Any, ...] = ("subject", "reference", *COLUMNS)
     cells = [(f.subject, f.reference, *row) for f, row in zip(rows, told(rows), strict=True)]
     yield finished(anchor, title, caption, plot, columns, cells)
