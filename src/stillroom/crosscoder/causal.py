@@ -53,7 +53,8 @@ class Abreast:
         `caches`, one of each model, hold what stands before the tokens, and are added to.
         """
         *others, subject = self.models
-        *before, own = caches or [None] * len(self.models)
+        held: Sequence[Cache | None] = caches or [None] * len(self.models)
+        *before, own = held
         first = 0 if own is not None and own.get_seq_length() else 1
         if latents_K is None:
             return _run(subject, ids_BT, keep, own)

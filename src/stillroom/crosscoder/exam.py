@@ -129,7 +129,7 @@ def by_share(address: Address, real: Described, exam: Exam, category: str) -> It
     asked = [
         one for set_K in told.values() for one in (set_K, matched(set_K, pool, real.fires), drawn(len(set_K), every, 0))
     ]
-    for share, (found, control, random) in zip(told, exam.logits(asked).unflatten(0, (-1, 3)), strict=True):
+    for share, (found, control, random) in zip(told, exam.logits(asked).view(len(told), 3, -1), strict=True):
         nulls = _nulls({"matched control": control, "random latents": random})
         change = bootstrap_mean(found.numpy())
         yield address.finding(f"change of logit, top {100 * share:g} %", change, len(exam.cues), nulls, category)

@@ -86,6 +86,7 @@ def describe(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Te
     means = {
         "mean NRN": nrn(decoder_FMD)[live_F],
         "mean NRN, 2-norm": nrn(decoder_FMD, 2)[live_F],
+        "mean distance of NRN from ½": (nrn(decoder_FMD)[live_F] - 0.5).abs(),
         "mean ν of the error": scaling.error_F[live_F],
         "mean ν of the reconstruction": scaling.reconstruction_F[live_F],
     }

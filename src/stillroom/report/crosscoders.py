@@ -16,6 +16,7 @@ from stillroom.report.figures import COLOURS, DASHES, Figure, finished, interval
 POINTS = 200
 """Points of a cumulative curve that are drawn."""
 SHUFFLED = ", shuffled pairs"
+SPREAD = "mean distance of NRN from ½"
 BINS = 51
 """Of the histogram: an odd number, so that ½ lies in the middle of one."""
 
@@ -73,7 +74,7 @@ def _in_words(findings: Sequence[Finding]) -> str:
         nulls = "".join(f", {null.name} {null.value:.3f}" for null in of[metric].nulls)
         return f"{metric} {of[metric].value:.3f}{nulls}"
 
-    first = ("explained variance, reference", "explained variance, subject", "dead latents", "mean NRN")
+    first = ("explained variance, reference", "explained variance, subject", "dead latents", "mean NRN", SPREAD)
     return f"Here: {'; '.join(told_of(metric) for metric in first if metric in of)}."
 
 
