@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from stillroom.files import read_lines
 from stillroom.records import Finding
 from stillroom.report.causes import COLUMNS, cause_figures, told
-from stillroom.report.figures import COLOURS, DASHES, Figure, finished, interval
+from stillroom.report.figures import COLOURS, DASHES, Figure, dotted, finished, reach
 
 POINTS = 200
 """Points of a cumulative curve that are drawn."""
@@ -109,16 +109,9 @@ def _curves(name: str, folder: Path, findings: Sequence[Finding]) -> Iterator[Fi
 
 def _means(means: Mapping[str, Finding]) -> Figure:
     """Mean NRN of every pair beside its nulls."""
-    plot = go.Figure()
     rows = list(means.values())
-    plot.add_scatter(x=list(means), y=[f.value for f in rows], error_y=interval(rows), mode="markers", name="mean NRN")
-    for index, null in enumerate(dict.fromkeys(n.name for f in rows for n in f.nulls), start=1):
-        at = {name: n for name, f in means.items() for n in f.nulls if n.name == null}
-        plot.add_scatter(
-            x=list(at), y=[n.value for n in at.values()], error_y=interval(list(at.values())),
-            mode="markers", name=null, marker={"symbol": "x", "color": COLOURS[index]},
-        )  # fmt: skip
-    plot.update_yaxes(title="mean NRN of live latents")
+    plot = dotted(list(means), rows, "mean NRN of live latents")
+    plot.update_xaxes(range=reach(rows))
     return finished(
         "crosscoder-means",
         "Mean NRN of all crosscoders",
@@ -126,4 +119,5 @@ def _means(means: Mapping[str, Finding]) -> Figure:
         plot,
         COLUMNS,
         told(rows),
+        height=150 + 50 * len(rows),
     )

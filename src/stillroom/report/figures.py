@@ -95,6 +95,14 @@ def dotted(labels: Sequence[str], rows: Sequence[Finding], title: str) -> go.Fig
     return plot
 
 
+def reach(rows: Sequence[Finding]) -> list[float]:
+    """The range of an axis that holds all intervals and nulls with a little room; grouped points would begin at 0."""
+    ends = [end for f in rows for end in (f.low, f.high)]
+    ends += [end for f in rows for null in f.nulls for end in (null.low, null.high)]
+    room = 0.05 * (max(ends) - min(ends)) or 0.01
+    return [min(ends) - room, max(ends) + room]
+
+
 def accuracy_figure(scores: Sequence[Score]) -> Figure:
     """Accuracy on test problems by number of steps, the split `longer` at its end, for every student and seed."""
     shown = [

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from stillroom.records import Finding
 from stillroom.report.causes import COLUMNS, told
-from stillroom.report.figures import COLOURS, MARKERS, Figure, curve, finished, interval
+from stillroom.report.figures import COLOURS, MARKERS, Figure, curve, finished, interval, reach
 
 GAINED = "accuracy gained"
 SHAPE = "parallelogram loss of "
@@ -92,11 +92,9 @@ def _drawn(
                 error_y=interval(list(at.values())), **group,
                 marker={"symbol": symbol, "size": 8, "color": COLOURS[index % len(COLOURS)]},
             )  # fmt: skip
-    ends = [end for by in lines.values() for f in by.values() for one in (f, *f.nulls) for end in (one.low, one.high)]
-    room = 0.05 * (max(ends) - min(ends)) or 0.01
     plot.update_layout(scattermode="group", scattergap=0.8)
-    plot.update_yaxes(title=measure, range=[min(ends) - room, max(ends) + room])  # grouped points would begin at 0
-    plot.update_yaxes(tickformat=".0%" if measure == GAINED else None)
+    every = [f for by_cell in lines.values() for f in by_cell.values()]
+    plot.update_yaxes(title=measure, range=reach(every), tickformat=".0%" if measure == GAINED else None)
     columns: tuple[Any, ...] = ("subject", "reference", *COLUMNS)
     cells = [(f.subject, f.reference, *row) for f, row in zip(rows, told(rows), strict=True)]
     yield finished(anchor, title, caption, plot, columns, cells)
