@@ -8,8 +8,9 @@ import torch
 from stillroom.crosscoder import caused, describe
 from stillroom.crosscoder.causal import Abreast
 from stillroom.crosscoder.data import Live
+from stillroom.crosscoder.exam import Exam
 from stillroom.crosscoder.fitting import fit_crosscoder
-from stillroom.crosscoder.measuring import Address, Exam
+from stillroom.crosscoder.measuring import Address
 from stillroom.crosscoder.model import CrosscoderConfig
 from stillroom.crosscoder.steps import masks
 from stillroom.crosscoder.triggers import cues, marked, spelled
