@@ -86,7 +86,7 @@ def test_latents_of_a_planted_turn_are_found_and_lower_the_logit_of_its_word(tmp
     assert real.categories["self-reflection"] >= 100
     texts = cues(words, "self-reflection", source.ids, turns, 40)
     exam = Exam(Abreast(fitted.crosscoder, [base, taught], 1), people["taught"], [], 1, texts)
-    told = list(caused(Address("taught", "base", 1), real, exam, "self-reflection", None))
+    told = list(caused(Address("taught", "base", 1), real, {}, exam, "self-reflection", None))
     widest = [f for f in told if f.metric == "change of logit, top 20 %"]
     assert len(widest) == 1 and widest[0].n == 40
     assert widest[0].high < -2
