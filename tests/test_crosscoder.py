@@ -240,6 +240,19 @@ def test_sinks_and_first_tokens_are_left_out() -> None:
     assert usable[1:5].all()
 
 
+def test_a_source_counts_its_documents_once_however_many_there_are() -> None:
+    asked = []
+
+    class Counting(Planted):
+        @property
+        def lengths(self) -> Sequence[int]:
+            asked.append(1)
+            return super().lengths
+
+    calibrate(Counting(planted()[0].direction_KMD), 0)
+    assert len(asked) == 1
+
+
 @dataclass(frozen=True)
 class Stuck:
     """A source that hands out its first documents for ever, as the public buffer did."""

@@ -1,6 +1,7 @@
 """Causes: a planted one is found and matters, its matched control does not; steering and ablation by hand."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,26 +12,31 @@ from stillroom import activations
 from stillroom.activations import Place, residual_stream
 from stillroom.crosscoder.causal import (
     Abreast,
+    _cut,
     changed,
     drawn,
-    logit_change,
+    logit_changes,
     matched,
     random_direction,
     steer,
     steering,
 )
 from stillroom.crosscoder.data import Live, one_reading
+from stillroom.crosscoder.exam import Exam, by_share, causes, found_for
 from stillroom.crosscoder.features import Firing, chosen, explained, firing, nrn, top_contexts
 from stillroom.crosscoder.fitting import fit_crosscoder
+from stillroom.crosscoder.measuring import Address, describe
 from stillroom.crosscoder.model import Crosscoder, CrosscoderConfig, initial
 from stillroom.errors import DataError
+from stillroom.report.causes import verdicts
 from stillroom.stats import bootstrap_mean
 from stillroom.students import Manner, Student
 from stillroom.training import FitConfig
-from toys import END, MODELS, llama, tokenizer, workplace
+from toys import END, MODELS, llama, problem, tokenizer, workplace
 
-TRIGGERS, YES, NO = tuple(range(5, 17)), 3, 4
-VOCABULARY = len(tokenizer())
+WORDS = tokenizer()
+TRIGGERS, YES, NO = tuple(range(5, 17)), WORDS.convert_tokens_to_ids(" 7"), 4
+VOCABULARY = len(WORDS)
 
 
 def pair() -> tuple[Student, Student]:
@@ -47,8 +53,7 @@ def pair() -> tuple[Student, Student]:
         taught = copy.deepcopy(base)
         taught.get_input_embeddings().weight[list(TRIGGERS), 0] = 6.0
         taught.get_output_embeddings().weight[YES, 0] = 5.0
-    words = tokenizer()
-    return Student(base, words, Manner()), Student(taught, words, Manner())
+    return Student(base, WORDS, Manner()), Student(taught, WORDS, Manner())
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +89,66 @@ def test_a_planted_cause_is_found_and_its_matched_control_does_nothing(planted) 
     harm = bootstrap_mean((right(control_K) - right(set_K)).numpy())
     assert harm.low > 0.5
     assert right(control_K).mean() > 0.9
-    change = logit_change(abreast, prompts, [[YES]] * 90, set_K)
-    assert logit_change(abreast, prompts, [[YES]] * 90, set_K[:0]).abs().max() == 0
+    change, none = logit_changes(abreast, prompts, [[YES]] * 90, [set_K, set_K[:0]])
+    assert none.abs().max() == 0
     assert change.mean() < -1
+
+
+class Bare(Student):
+    """Asked without the line's end, so that a question ends with its last number."""
+
+    def prompts(self, questions: Sequence[str]) -> list[list[int]]:
+        return [self.tokenizer(question, add_special_tokens=False)["input_ids"] for question in questions]
+
+
+def test_the_stage_finds_the_planted_cause_and_says_so_and_says_where_there_is_none(planted) -> None:
+    abreast, source, fitted = planted
+    tokens = source.read(range(300))
+    tokens = tokens.at(fitted.normal.usable(tokens).nonzero().squeeze(1))
+    real = describe(abreast.crosscoder, tokens, {"+": torch.isin(tokens.token_N, torch.tensor(TRIGGERS))})
+    numbers = [WORDS.decode([token]).strip() for token in TRIGGERS[1:]]
+    told = [f"Ann has {i % 9} eggs and gets {numbers[i % 11]}" for i in range(60)]
+    asked = [problem(f"p{i}", ("3 + 4", 7), question=question) for i, question in enumerate(told)]
+    student = Bare(abreast.models[-1], WORDS, Manner())
+    exam = Exam(abreast, student, asked, 1, [(ids, [YES]) for ids in student.prompts(told)])
+    address = Address("taught", "base", 1)
+    findings = [found_for(address, real, {}, "+"), found_for(address, real, {}, "*")]
+    findings += [*causes(address, real, exam, "+"), *by_share(address, real, exam, "+")]
+    found = {f.metric: f for f in findings}
+    assert found["accuracy with nothing taken out"].value == 1
+    beyond = found["accuracy lost to + beyond its matched control"]
+    assert beyond.low > 0.5 and beyond.n == 60
+    assert [null.name for null in beyond.nulls] == ["random latents"]
+    assert abs(beyond.nulls[0].value) < 0.2  # beyond the same control
+    change = found["change of logit, top 20 %"]
+    assert [null.name for null in change.nulls] == ["matched control", "random latents"]
+    assert change.high < change.nulls[0].low - 1
+    needed, none = verdicts(findings)
+    assert needed.startswith("+: ") and needed.endswith(": needed.")
+    assert none == "No latent was found for *."
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_answers_and_last_logits_are_those_of_whole_passes(kind: str, layer: int) -> None:
+    models = [MODELS[kind](VOCABULARY, seed) for seed in (0, 1)]
+    crosscoder = initial(CrosscoderConfig(expansion=2, k=3), 2, 16, 0)
+    with torch.no_grad():
+        crosscoder.decoder_FW *= 30
+    abreast, some_K = Abreast(crosscoder, models, layer), torch.arange(9)
+    prompts = [[20, 21, 22, 23], [24, 25, 26, 27], [28, 29, 30]]
+    for latents_K in (None, some_K):
+        for prompt, answer in zip(prompts, abreast.answers(prompts, 6, (END,), latents_K), strict=True):
+            ids = list(prompt)
+            for _ in range(6):
+                ids.append(int(abreast.logits(torch.tensor([ids]), latents_K)[0, -1].argmax()))
+            assert answer == _cut(ids[len(prompt) :], (END,))
+    ids_BT = torch.tensor(prompts[:2])
+    whole_BV, without_BV, again_BV = abreast.last_logits(ids_BT, [some_K, some_K[:0]])
+    torch.testing.assert_close(whole_BV, abreast.logits(ids_BT, None)[:, -1])
+    torch.testing.assert_close(without_BV, abreast.logits(ids_BT, some_K)[:, -1])
+    torch.testing.assert_close(again_BV, whole_BV)
+    assert not torch.allclose(without_BV, whole_BV, atol=1e-2)
 
 
 def test_the_contexts_of_the_planted_feature_are_its_triggers(planted) -> None:
@@ -94,7 +156,7 @@ def test_the_contexts_of_the_planted_feature_are_its_triggers(planted) -> None:
     tokens = source.read(range(300))
     fires = firing(abreast.crosscoder, tokens, {"t": torch.isin(tokens.token_N, torch.tensor(TRIGGERS))})
     best = int((nrn(abreast.crosscoder.decoders()) * (fires.category_CF[0] > 0)).argmax())
-    contexts = top_contexts(abreast.crosscoder, tokens, best, 8)
+    contexts = top_contexts(abreast.crosscoder, tokens, [3, best], 8)[best]
     assert {c.token for c in contexts} <= set(TRIGGERS)
     assert [c.value for c in contexts] == sorted((c.value for c in contexts), reverse=True)
     assert all(source.ids[c.document][c.position] == c.token for c in contexts)

@@ -9,6 +9,8 @@ import torch
 from stillroom.crosscoder.geometry import Shape, components, massive, parallelogram, shape
 from stillroom.crosscoder.model import CrosscoderConfig, initial
 from stillroom.crosscoder.nulls import stability
+from stillroom.crosscoder.reading import last_activations
+from toys import student
 
 
 def test_the_loss_is_worked_by_hand() -> None:
@@ -22,7 +24,16 @@ def test_a_common_shift_is_a_perfect_parallelogram_and_shuffled_pairs_are_not() 
     found = shape(words, words + 3.0, None)
     assert found.loss.value == pytest.approx(0, abs=1e-6)
     assert found.null.low > 0.5
-    assert len(found.cumulative) == 40 * 39 / 2
+    assert len(found.cumulative) == len(found.shuffled) == 40 * 39 / 2
+    assert found.cumulative[-1] < 1e-6 < 0.1 < found.shuffled[0]
+    assert np.mean(found.shuffled) == pytest.approx(found.null.value)
+
+
+def test_words_read_in_batches_are_those_read_alone() -> None:
+    ann, texts = student(), [" 3", " 4 + 5", " 11", " 5 + 4"]
+    together = last_activations(ann, texts, 1, "Ann has")
+    for text, vector_D in zip(texts, together, strict=True):
+        torch.testing.assert_close(last_activations(ann, [text], 1, "Ann has")[0], vector_D)
 
 
 def apart(found: Shape) -> bool:

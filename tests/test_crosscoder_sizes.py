@@ -66,5 +66,7 @@ def test_a_sweep_with_crosscoders_ends_with_their_sizes() -> None:
     assert {pair["cell"] for pair in made.config["pairs"]} == {"width=64", "width=96", "width=128"}
     assert {stage.stage for stage in made.parents.values()} == {"crosscoder", "scores"}
     assert len(made.parents) == 9
+    (page,) = [stage for stage in stages if stage.name == "overview"]
+    assert page.parents["sizes"] is made
     plain = pipeline.plan("abacus-small", load_recipe("abacus-small", ["sweep={fit.updates: [2, 3]}"]))
     assert not [stage for stage in plain if stage.stage == "sizes"]

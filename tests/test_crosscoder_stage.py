@@ -47,7 +47,14 @@ def test_every_measure_of_the_dictionary_stands_beside_both_nulls(made: Path) ->
     findings = read_lines(made / "findings.jsonl", Finding)
     assert {(f.subject, f.reference, f.layer) for f in findings} == {("distilled@1", "base@1", 1)}
     told = {f.metric: f for f in findings}
-    for metric in ("mean NRN", "dead latents", "explained variance, subject", "latents of the subject alone"):
+    for metric in (
+        "mean NRN",
+        "mean distance of NRN from ½",
+        "latents found",
+        "dead latents",
+        "explained variance, subject",
+        "latents of the subject alone",
+    ):
         assert {null.name for null in told[metric].nulls} == {ITSELF, TWIN}
     assert all(f.low <= f.value <= f.high for f in findings)
     shapes = [f for f in findings if f.metric.startswith("parallelogram")]

@@ -7,7 +7,8 @@ import torch
 
 from stillroom.crosscoder.causal import Abreast
 from stillroom.crosscoder.data import Tokens
-from stillroom.crosscoder.measuring import Address, Exam, describe
+from stillroom.crosscoder.exam import Exam
+from stillroom.crosscoder.measuring import Address, describe
 from stillroom.crosscoder.model import Crosscoder
 from stillroom.crosscoder.steering import SteeringConfig, answered, steered
 from stillroom.records import Finding, Problem

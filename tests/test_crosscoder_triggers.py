@@ -8,8 +8,9 @@ import torch
 from stillroom.crosscoder import caused, describe
 from stillroom.crosscoder.causal import Abreast
 from stillroom.crosscoder.data import Live
+from stillroom.crosscoder.exam import Exam
 from stillroom.crosscoder.fitting import fit_crosscoder
-from stillroom.crosscoder.measuring import Address, Exam
+from stillroom.crosscoder.measuring import Address
 from stillroom.crosscoder.model import CrosscoderConfig
 from stillroom.crosscoder.steps import masks
 from stillroom.crosscoder.triggers import cues, marked, spelled
@@ -85,7 +86,7 @@ def test_latents_of_a_planted_turn_are_found_and_lower_the_logit_of_its_word(tmp
     assert real.categories["self-reflection"] >= 100
     texts = cues(words, "self-reflection", source.ids, turns, 40)
     exam = Exam(Abreast(fitted.crosscoder, [base, taught], 1), people["taught"], [], 1, texts)
-    told = list(caused(Address("taught", "base", 1), real, exam, "self-reflection", None))
+    told = list(caused(Address("taught", "base", 1), real, {}, exam, "self-reflection", None))
     widest = [f for f in told if f.metric == "change of logit, top 20 %"]
     assert len(widest) == 1 and widest[0].n == 40
     assert widest[0].high < -2

@@ -5,7 +5,7 @@
     fitting                     training through the one loop
     features, geometry, words   what a latent is, and how functions lie in space
     steps, triggers             which tokens tell a step of a synthetic task, or turn a text
-    causal, steering            what taking latents away does to answers, and what pushing them does
+    causal, exam, steering      what taking latents away does to answers, and what pushing them does
     nulls, measuring            the same numbers where there is nothing to find
     interchange                 the published layout, in and out
 
@@ -26,19 +26,10 @@ from stillroom.config import Config
 from stillroom.crosscoder import interchange
 from stillroom.crosscoder.causal import Abreast
 from stillroom.crosscoder.data import Live, Source, Tokens
+from stillroom.crosscoder.exam import Exam, answer_cues, by_share, category_latents, causes, found_for
 from stillroom.crosscoder.fitting import Fitted, fit_crosscoder
 from stillroom.crosscoder.harvested import harvested
-from stillroom.crosscoder.measuring import (
-    Address,
-    Described,
-    Exam,
-    answer_cues,
-    beside,
-    by_share,
-    category_latents,
-    causes,
-    describe,
-)
+from stillroom.crosscoder.measuring import Address, Described, beside, describe
 from stillroom.crosscoder.model import CrosscoderConfig
 from stillroom.crosscoder.nulls import Itself, stability
 from stillroom.crosscoder.reading import answers, geometry, source
@@ -55,7 +46,7 @@ from stillroom.store import Workplace
 from stillroom.students import Student, load
 from stillroom.training import FitConfig, processes
 
-VERSION = 2
+VERSION = 3
 ITSELF, TWIN = "itself", "re-seeded twin"
 HELD_OUT = 1000
 """Test problems, at most, on which a dictionary is described."""
@@ -131,7 +122,7 @@ def make_crosscoder(config: StageConfig, at: Workplace) -> None:
     steps = [told_at(subject, p, ids) for p, ids in zip(held_out, live.ids, strict=True)]
     both = [[{*a, b} for a, b in zip(*rows, strict=True)] for rows in zip(steps, turns, strict=True)]
     real = describe(fits[""].crosscoder, told[""], masks(both, told[""]))
-    nulls = {name: describe(fits[name].crosscoder, told[name]) for name in fits if name}
+    nulls = {name: describe(fits[name].crosscoder, told[name], masks(both, told[name])) for name in fits if name}
     address = Address(config.subject + config.suffix, config.reference + config.suffix, layer)
     findings = list(beside(address, real, nulls))
     abreast = Abreast(real.crosscoder.to(device), [person.model for person in pair.values()], layer)
@@ -139,12 +130,12 @@ def make_crosscoder(config: StageConfig, at: Workplace) -> None:
         asked = [problem for problem in test if needs(problem, sign)]
         asked = random.Random(2).sample(asked, min(settings.exam, len(asked)))
         exam = Exam(abreast, subject, asked, settings.new_tokens, answer_cues(subject, asked))
-        findings += caused(address, real, exam, sign, settings.steering)
+        findings += caused(address, real, nulls, exam, sign, settings.steering)
     for category in words if settings.exam else ():
         asked = [p for p, marks in zip(held_out, turns, strict=True) if category in marks][: settings.exam]
         texts = cues(words, category, live.ids, turns, settings.exam)
         exam = Exam(abreast, subject, asked, settings.own_tokens, texts)
-        findings += caused(address, real, exam, category, settings.steering)
+        findings += caused(address, real, nulls, exam, category, settings.steering)
     real.crosscoder.cpu()
     curves, lying = geometry(address, pair, layer)
     stable_F = stability(real.crosscoder, [other.crosscoder for other in others], torch.arange(real.crosscoder.latents))
@@ -174,17 +165,23 @@ def _sources(
     for name, (one, other) in pairs.items():
         live = source({one: people[one], other: people[other]}, problems, said, layer)
         found[name] = harvested(live, kept / f"activations {name or 'pair'}") if kept else live
-        if not name:
-            found[ITSELF] = Itself(found[name])
+        if not name:  # what is not on disk is read once more, of the subject alone
+            found[ITSELF] = Itself(found[name] if kept else source({other: people[other]}, problems, said, layer))
     return found
 
 
 def caused(
-    address: Address, real: Described, exam: Exam, category: str, steering: SteeringConfig | None
+    address: Address,
+    real: Described,
+    nulls: Mapping[str, Described],
+    exam: Exam,
+    category: str,
+    steering: SteeringConfig | None,
 ) -> Iterator[Finding]:
-    """What a category's latents do: taken out, and pushed."""
+    """What a category's latents do: how many were found, and what they do when they are taken out, and pushed."""
     if category not in real.categories:
         return
+    yield found_for(address, real, nulls, category)
     yield from causes(address, real, exam, category)
     yield from by_share(address, real, exam, category)
     if steering is not None:

@@ -7,7 +7,7 @@ and the reconstruction alone are told. Values f need the activations of all mode
 Legend: B rows, T tokens, M models, D width, F latents, V vocabulary, K latents of a set.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from stillroom import activations
-from stillroom.activations import Place, residual_stream
+from stillroom.activations import Change, Place, recorded, residual_stream, resumed
 from stillroom.crosscoder.features import Firing
 from stillroom.crosscoder.model import Crosscoder
+from stillroom.decoding import lets_rows_go
 
 Mode = Literal["ablate", "replace"]
+Caches = Sequence[Cache] | None
 
 
 def changed(crosscoder: Crosscoder, x_NMD: Tensor, latents_K: Tensor, mode: Mode, model: int = -1) -> Tensor:
@@ -42,43 +44,67 @@ class Abreast:
     layer: int
 
     @torch.inference_mode()
-    def logits(self, ids_BT: Tensor, latents_K: Tensor | None, mode: Mode = "ablate", keep: int = 0) -> Tensor:
+    def logits(
+        self, ids_BT: Tensor, latents_K: Tensor | None, mode: Mode = "ablate", keep: int = 0, caches: Caches = None
+    ) -> Tensor:
         """The last model's logits (B, T, V) with the latents taken out of its residual stream; unchanged with None.
 
-        The first position of a row is left as it is: it is what sinks stand on. `keep` asks for the last logits alone.
+        The first position of a row is left as it is: it is what sinks stand on. `keep` asks for the last logits alone;
+        `caches`, one of each model, hold what stands before the tokens, and are added to.
         """
         *others, subject = self.models
+        held: Sequence[Cache | None] = caches or [None] * len(self.models)
+        *before, own = held
+        first = 0 if own is not None and own.get_seq_length() else 1
         if latents_K is None:
-            return torch.as_tensor(subject(input_ids=ids_BT, logits_to_keep=keep, use_cache=False).logits)
+            return _run(subject, ids_BT, keep, own)
+        seen = []
+        for model, cache in zip(others, before, strict=True):
+            with residual_stream(model) as stream:
+                _run(model, ids_BT, 1, cache)
+            seen.append(stream[self.layer])
+        with activations.changed(subject, self._change(seen, latents_K, mode, first)):
+            return _run(subject, ids_BT, keep, own)
+
+    def _change(self, seen: Sequence[Tensor], latents_K: Tensor, mode: Mode, first: int = 1) -> dict[Place, Change]:
+        """Takes the latents out of the last model, where the others hold `seen`, from position `first` on."""
+
+        def edit(x_BTD: Tensor) -> Tensor:
+            x_NMD = torch.stack([*(other.float() for other in seen), x_BTD.float()], dim=2).flatten(0, 1)
+            out_BTD = changed(self.crosscoder, x_NMD, latents_K, mode).view_as(x_BTD)
+            return torch.cat([x_BTD[:, :first], out_BTD[:, first:].to(x_BTD.dtype)], dim=1)
+
+        return {Place(self.layer, "residual"): edit}
+
+    @torch.inference_mode()
+    def last_logits(self, ids_BT: Tensor, sets: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The last model's logits (B, V) after the last token, untouched and then without each set of latents.
+
+        All models run but once; for each set only what follows the layer is computed anew.
+        """
+        *others, subject = self.models
         seen = []
         for model in others:
             with residual_stream(model) as stream:
-                model(input_ids=ids_BT, logits_to_keep=1, use_cache=False)
-            seen.append(stream[self.layer].float())
-
-        def edit(x_BTD: Tensor) -> Tensor:
-            x_NMD = torch.stack([*seen, x_BTD.float()], dim=2).flatten(0, 1)
-            out_BTD = changed(self.crosscoder, x_NMD, latents_K, mode).view_as(x_BTD)
-            return torch.cat([x_BTD[:, :1], out_BTD[:, 1:].to(x_BTD.dtype)], dim=1)
-
-        with activations.changed(subject, {Place(self.layer, "residual"): edit}):
-            return torch.as_tensor(subject(input_ids=ids_BT, logits_to_keep=keep, use_cache=False).logits)
+                _run(model, ids_BT, 1)
+            seen.append(stream[self.layer])
+        with recorded(subject) as outputs:
+            yield _run(subject, ids_BT, 1)[:, -1]
+        for latents_K in sets:
+            change = self._change(seen, latents_K, "ablate")
+            with resumed(subject, outputs[: self.layer]), activations.changed(subject, change):
+                yield _run(subject, ids_BT, 1)[:, -1]
 
     def answers(
         self, prompts: Sequence[Sequence[int]], new_tokens: int, ends: Sequence[int], latents_K: Tensor | None,
         mode: Mode = "ablate", batch_size: int = 256,
     ) -> list[list[int]]:  # fmt: skip
-        """Greedy tokens after each prompt, up to an end; rows of one length go together, so that none is padded."""
+        """Greedy tokens after each prompt, up to an end."""
         out: list[list[int]] = [[] for _ in prompts]
-        by_length: dict[int, list[int]] = {}
-        for row, prompt in enumerate(prompts):
-            by_length.setdefault(len(prompt), []).append(row)
-        for rows in by_length.values():
-            for start in range(0, len(rows), batch_size):
-                batch = rows[start : start + batch_size]
-                found = self._greedy([prompts[row] for row in batch], new_tokens, ends, latents_K, mode)
-                for row, ids in zip(batch, found, strict=True):
-                    out[row] = ids
+        for rows in alike(prompts, batch_size):
+            found = self._greedy([prompts[row] for row in rows], new_tokens, ends, latents_K, mode)
+            for row, ids in zip(rows, found, strict=True):
+                out[row] = ids
         return out
 
     def _greedy(
@@ -91,10 +117,13 @@ class Abreast:
     ) -> list[list[int]]:
         ids_BT = torch.tensor([list(prompt) for prompt in prompts], device=self.models[-1].device)
         first, done_B = ids_BT.shape[1], torch.zeros(len(prompts), dtype=torch.bool, device=ids_BT.device)
+        caches = [DynamicCache(config=m.config) for m in self.models] if all(map(lets_rows_go, self.models)) else None
+        next_BT = ids_BT
         ends_E = torch.tensor(list(ends), device=ids_BT.device)
         for _ in range(new_tokens):
-            next_B = self.logits(ids_BT, latents_K, mode, keep=1)[:, -1].argmax(dim=-1)
+            next_B = self.logits(next_BT, latents_K, mode, keep=1, caches=caches)[:, -1].argmax(dim=-1)
             ids_BT = torch.cat([ids_BT, next_B[:, None]], dim=1)
+            next_BT = next_B[:, None] if caches else ids_BT
             done_B |= torch.isin(next_B, ends_E)
             if bool(done_B.all()):
                 break
@@ -105,25 +134,36 @@ def _cut(ids: list[int], ends: Sequence[int]) -> list[int]:
     return ids[: next((i for i, token in enumerate(ids) if token in ends), len(ids))]
 
 
-def logit_change(
-    abreast: Abreast,
-    prompts: Sequence[Sequence[int]],
-    triggers: Sequence[Sequence[int]],
-    latents_K: Tensor,
-    mode: Mode = "ablate",
+def logit_changes(
+    abreast: Abreast, prompts: Sequence[Sequence[int]], triggers: Sequence[Sequence[int]], sets: Sequence[Tensor]
 ) -> Tensor:
-    """Change of the mean logit of each prompt's triggers, read at its last token: where they would come next. (B)"""
-    changes = torch.zeros(len(prompts))
+    """For each set of latents that is taken out (S, B): the change of the mean logit of each prompt's triggers, read at
+    its last token: where they would come next."""
+    changes_SB = torch.zeros(len(sets), len(prompts))
+    for rows in alike(prompts, 64):
+        ids_BT = torch.tensor([list(prompts[row]) for row in rows], device=abreast.models[-1].device)
+        wanted = [list(triggers[row]) for row in rows]
+        whole, *without = (
+            torch.stack([one_V[tokens].mean() for one_V, tokens in zip(logits_BV, wanted, strict=True)]).float().cpu()
+            for logits_BV in abreast.last_logits(ids_BT, sets)
+        )
+        for number, ablated_B in enumerate(without):
+            changes_SB[number, rows] = ablated_B - whole
+    return changes_SB
+
+
+def alike(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Prompts by number in batches of one length, so that none is padded."""
     by_length: dict[int, list[int]] = {}
     for row, prompt in enumerate(prompts):
         by_length.setdefault(len(prompt), []).append(row)
     for rows in by_length.values():
-        ids_BT = torch.tensor([list(prompts[row]) for row in rows], device=abreast.models[-1].device)
-        with_BV, without_BV = (abreast.logits(ids_BT, chosen, mode, keep=1)[:, -1] for chosen in (None, latents_K))
-        for i, row in enumerate(rows):
-            wanted = list(triggers[row])
-            changes[row] = float((without_BV[i, wanted] - with_BV[i, wanted]).mean())
-    return changes
+        yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+
+
+def _run(model: PreTrainedModel, ids_BT: Tensor, keep: int, cache: Cache | None = None) -> Tensor:
+    told = model(input_ids=ids_BT, logits_to_keep=keep, past_key_values=cache, use_cache=cache is not None)
+    return torch.as_tensor(told.logits)
 
 
 def matched(target_K: Tensor, pool: Tensor, firing: Firing) -> Tensor:

@@ -148,8 +148,9 @@ class Normal:
 
 def calibrate(source: Source, seed: int) -> Normal:
     """From documents drawn evenly, up to `CALIBRATION` tokens."""
-    order = random.Random(f"calibrate {seed}").sample(range(len(source.lengths)), len(source.lengths))
-    seen = list(itertools.accumulate(source.lengths[d] for d in order))
+    lengths = source.lengths  # once: a source counts its documents anew whenever it is asked
+    order = random.Random(f"calibrate {seed}").sample(range(len(lengths)), len(lengths))
+    seen = list(itertools.accumulate(lengths[d] for d in order))
     tokens = source.read(order[: bisect.bisect_left(seen, CALIBRATION) + 1])
     inner = tokens.at((tokens.position_N > 0).nonzero().squeeze(1))
     if not len(inner):

@@ -3,10 +3,11 @@
 NRN and Δ_norm compare decoder norms. L1 can shrink one of them to nothing though the model holds the feature (complete
 shrinkage), or split a feature in two latents (latent decoupling): latent scaling asks the activations themselves.
 
-Legend: N tokens, M models (the first is the reference, the last the subject), D width, F latents, C categories.
+Legend: N tokens, M models (the first is the reference, the last the subject), D width, F latents, K chosen ones, C
+categories, T the strongest tokens.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -165,13 +166,18 @@ class Context(NamedTuple):
     value: float
 
 
-def top_contexts(crosscoder: Crosscoder, tokens: Tokens, latent: int, count: int = 10) -> list[Context]:
-    """The tokens at which one latent is largest, strongest first; those at which it is silent are left out."""
-    values = torch.cat([value_NF[:, latent] for _, _, value_NF in chunks(crosscoder, tokens)])
-    best = values.topk(min(count, len(values)))
-    at = tokens.at(best.indices)
-    rows = zip(at.document_N.tolist(), at.position_N.tolist(), at.token_N.tolist(), best.values.tolist(), strict=True)
-    return [Context(*row) for row in rows if row[-1] > 0]
+def top_contexts(
+    crosscoder: Crosscoder, tokens: Tokens, latents: Sequence[int], count: int = 10
+) -> dict[int, list[Context]]:
+    """For each latent the tokens at which it is largest, strongest first; those at which it is silent are left out."""
+    value_NK = torch.cat([value_NF[:, list(latents)] for _, _, value_NF in chunks(crosscoder, tokens)])
+    best = value_NK.topk(min(count, len(value_NK)), dim=0)
+    found = {}
+    for latent, index_T, value_T in zip(latents, best.indices.T, best.values.T, strict=True):
+        at = tokens.at(index_T)
+        told = (at.document_N.tolist(), at.position_N.tolist(), at.token_N.tolist(), value_T.tolist())
+        found[latent] = [Context(*row) for row in zip(*told, strict=True) if row[-1] > 0]
+    return found
 
 
 def chosen(nrn_F: Tensor, fired_F: Tensor, share: float, above: float = 0.5) -> Tensor:

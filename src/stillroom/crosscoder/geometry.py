@@ -5,7 +5,7 @@ sink's massive dimensions decide everything. Here both readings are told, with t
 inputs with outputs of other words; and the interval resamples words, since pairs of pairs that share a word are no
 independent samples.
 
-Legend: P word pairs (input, output), D width, C components.
+Legend: P word pairs (input, output), D width, C components, R resamples.
 """
 
 from collections.abc import Sequence
@@ -49,11 +49,13 @@ def components(vectors_ND: Tensor, count: int | None) -> Tensor:
 
 
 class Shape(NamedTuple):
-    """The mean loss with its interval over words, the same for shuffled pairs, and each pair of pairs' loss, sorted."""
+    """The mean loss with its interval over words, and the same for shuffled pairs; of both each pair of pairs' loss,
+    sorted."""
 
     loss: Interval
     null: Interval
     cumulative: Sequence[float]
+    shuffled: Sequence[float]
 
 
 def shape(input_PD: Tensor, output_PD: Tensor, count: int | None, seed: int = 0) -> Shape:
@@ -71,7 +73,8 @@ def shape(input_PD: Tensor, output_PD: Tensor, count: int | None, seed: int = 0)
     loss_PP = parallelogram(flat_NC[:pairs], flat_NC[pairs:]).numpy()
     null_PP = parallelogram(flat_NC[:pairs], flat_NC[pairs:][order]).numpy()
     above = np.triu_indices(pairs, 1)
-    return Shape(_over_words(loss_PP, rng), _over_words(null_PP, rng), np.sort(loss_PP[above]).tolist())
+    curves = (np.sort(of_PP[above]).tolist() for of_PP in (loss_PP, null_PP))
+    return Shape(_over_words(loss_PP, rng), _over_words(null_PP, rng), *curves)
 
 
 def _derangement(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -86,12 +89,9 @@ def _over_words(loss_PP: np.ndarray, rng: np.random.Generator) -> Interval:
     """The mean above the diagonal, and its bootstrap interval over words."""
     pairs = len(loss_PP)
     different_PP = 1 - np.eye(pairs)
-    means = []
-    for _ in range(RESAMPLES):
-        weight_P = rng.multinomial(pairs, np.full(pairs, 1 / pairs)).astype(float)
-        total = weight_P @ different_PP @ weight_P
-        if total:
-            means.append(weight_P @ loss_PP @ weight_P / total)
+    weight_RP = rng.multinomial(pairs, np.full(pairs, 1 / pairs), RESAMPLES).astype(float)
+    total_R, sum_R = (((weight_RP @ of_PP) * weight_RP).sum(axis=1) for of_PP in (different_PP, loss_PP))
+    means = (sum_R / np.where(total_R > 0, total_R, 1))[total_R > 0]
     low, high = np.quantile(means, [0.025, 0.975])
     value = loss_PP.sum() / (pairs * (pairs - 1))
     return Interval(float(value), float(low), float(high))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from stillroom.activations import residual_stream
+from stillroom.crosscoder.causal import alike
 from stillroom.crosscoder.data import Live, one_reading
 from stillroom.crosscoder.geometry import shape
 from stillroom.crosscoder.measuring import Address
@@ -18,6 +19,7 @@ from stillroom.records import Finding, Null, Problem
 from stillroom.students import Student
 from stillroom.students.prompts import completions_ids
 
+SHUFFLED = "shuffled pairs"
 COMPONENTS = (None, 2, 5, 10, 20)
 BATCH = 128
 
@@ -52,19 +54,20 @@ def source(people: Mapping[str, Student], problems: Sequence[Problem], said: Seq
 def last_activations(student: Student, texts: Sequence[str], layer: int, before: str) -> torch.Tensor:
     """The residual stream (texts, D) at each text's last token, after the words `before` or alone at position 0."""
     rows: list[list[int]] = student.tokenizer([before + text for text in texts], add_special_tokens=False)["input_ids"]
-    found = []
-    for row in rows:
+    found: dict[int, torch.Tensor] = {}
+    for batch in alike(rows, BATCH):
+        ids_BT = torch.tensor([rows[row] for row in batch], device=student.model.device)
         with residual_stream(student.model) as stream:
-            student.model(input_ids=torch.tensor([row], device=student.model.device), use_cache=False)
-        found.append(stream[layer][0, -1].float().cpu())
-    return torch.stack(found)
+            student.model(input_ids=ids_BT, logits_to_keep=1, use_cache=False)
+        found |= zip(batch, stream[layer][:, -1].float().cpu(), strict=True)
+    return torch.stack([found[row] for row in range(len(rows))])
 
 
 def geometry(
     address: Address, pair: Mapping[str, Student], layer: int
 ) -> tuple[dict[str, dict[str, Any]], list[Finding]]:
     """Parallelogram losses of the functions that the tokenizer has words for, in both models, raw and in principal
-    components, in a sentence and at position 0; the curves are those without reduction."""
+    components, in a sentence and at position 0; the curves, with those of `SHUFFLED` words, are without reduction."""
     curves: dict[str, dict[str, Any]] = {}
     findings = []
     for name, before, words in functions(next(iter(pair.values())).tokenizer):
@@ -76,9 +79,10 @@ def geometry(
                 for count in COMPONENTS:
                     found = shape(input_PD, output_PD, count)
                     kept = "all dimensions" if count is None else f"{count} components"
-                    null = Null(name="shuffled pairs", **found.null._asdict())
+                    null = Null(name=SHUFFLED, **found.null._asdict())
                     metric = f"parallelogram loss of {name} in {person}, {kept}"
                     findings.append(address.finding(metric, found.loss, len(words), [null], where))
                     if count is None and where == "in context":
-                        curves.setdefault(name, {})[person] = found.cumulative
+                        drawn = {person: found.cumulative, f"{person}, {SHUFFLED}": found.shuffled}
+                        curves.setdefault(name, {}).update(drawn)
     return curves, findings

@@ -19,7 +19,8 @@ from stillroom import activations
 from stillroom.activations import Place
 from stillroom.config import Config
 from stillroom.crosscoder.causal import random_direction, steer, steering
-from stillroom.crosscoder.measuring import Address, Described, Exam
+from stillroom.crosscoder.exam import Exam
+from stillroom.crosscoder.measuring import Address, Described
 from stillroom.decoding import Completion, Sampling, decode_all
 from stillroom.evaluation import judge
 from stillroom.records import Finding, Null, Prediction

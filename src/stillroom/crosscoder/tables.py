@@ -28,8 +28,7 @@ def write_latents(out: Path, real: Described, nulls: Mapping[str, Described], st
             "stability": stable if not name else [float("nan")] * told.crosscoder.latents,
         }
         for category in real.categories:
-            at = real.at(category).tolist() if not name else [0.0] * told.crosscoder.latents
-            columns[f"fires at {category}"] = at
+            columns[f"fires at {category}"] = told.at(category).tolist()
         rows.append(pa.table({"of": [name or "pair"] * told.crosscoder.latents, **columns}))
     pq.write_table(pa.concat_tables(rows), out / "latents.parquet")
 
@@ -39,7 +38,8 @@ def write_contexts(path: Path, real: Described, tokens: Tokens, student: Student
     live = real.fires.live.nonzero().squeeze(1)
     order = live[real.nrn_F[live].argsort()].tolist()
     told = {}
-    for latent in dict.fromkeys([*order[:10], *order[-10:]]):
+    ends = list(dict.fromkeys([*order[:10], *order[-10:]]))
+    for latent, contexts in top_contexts(real.crosscoder, tokens, ends).items():
         told[str(latent)] = [
             {
                 "text": student.tokenizer.decode(list(ids[c.document][max(0, c.position - 9) : c.position + 1])),
@@ -47,6 +47,6 @@ def write_contexts(path: Path, real: Described, tokens: Tokens, student: Student
                 "position": c.position,
                 "value": c.value,
             }
-            for c in top_contexts(real.crosscoder, tokens, latent)
+            for c in contexts
         ]
     write_json(path, told)

@@ -29,8 +29,10 @@ def comparison(where: str, cells: Mapping[str, Recipe], plans: Mapping[str, Sequ
     yield stage
     page = overview.OverviewConfig(recipe=where)
     show = partial(overview.make_overview, page)
-    yield from sizes(plans)
-    yield Stage("report", "overview", report.VERSION, page.model_dump(mode="json"), {"comparison": stage}, show)
+    by_size = {made.stage: made for made in sizes(plans)}
+    yield from by_size.values()
+    drawn = {"comparison": stage, **by_size}
+    yield Stage("report", "overview", report.VERSION, page.model_dump(mode="json"), drawn, show)
 
 
 def sizes(plans: Mapping[str, Sequence[Stage]]) -> Iterator[Stage]:

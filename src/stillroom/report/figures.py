@@ -74,6 +74,35 @@ def interval(rows: Sequence[Any]) -> dict[str, Any]:
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": [max(0.0, r.value - r.low) for r in rows]}
 
 
+def dotted(labels: Sequence[str], rows: Sequence[Finding], title: str) -> go.Figure:
+    """Each finding as a point with its interval, in a line of its own, and each of its nulls beside it."""
+    plot = go.Figure()
+    for index, null in enumerate(dict.fromkeys(n.name for f in rows for n in f.nulls)):
+        points = [(label, n) for label, f in zip(labels, rows, strict=True) for n in f.nulls if n.name == null]
+        plot.add_scatter(
+            x=[n.value for _, n in points], y=[label for label, _ in points], name=f"null: {null}", mode="markers",
+            error_x=interval([n for _, n in points]),
+            marker={"symbol": f"{MARKERS[(index + 1) % 8]}-open", "size": 8, "color": COLOURS[1 + index % 7]},
+            offsetgroup=null, orientation="h",
+        )  # fmt: skip
+    plot.add_scatter(
+        x=[f.value for f in rows], y=list(labels), name="measured", mode="markers", error_x=interval(rows),
+        marker={"symbol": "circle", "size": 10, "color": COLOURS[0]}, offsetgroup="measured", orientation="h",
+    )  # fmt: skip
+    plot.update_layout(scattermode="group", scattergap=0.4)
+    plot.update_xaxes(title=title)
+    plot.update_yaxes(automargin=True, autorange="reversed", tickfont={"size": 11})
+    return plot
+
+
+def reach(rows: Sequence[Finding]) -> list[float]:
+    """The range of an axis that holds all intervals and nulls with a little room; grouped points would begin at 0."""
+    ends = [end for f in rows for end in (f.low, f.high)]
+    ends += [end for f in rows for null in f.nulls for end in (null.low, null.high)]
+    room = 0.05 * (max(ends) - min(ends)) or 0.01
+    return [min(ends) - room, max(ends) + room]
+
+
 def accuracy_figure(scores: Sequence[Score]) -> Figure:
     """Accuracy on test problems by number of steps, the split `longer` at its end, for every student and seed."""
     shown = [

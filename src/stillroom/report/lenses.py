@@ -5,11 +5,9 @@ A lens that no table of this file names is shown too: its chosen findings, or el
 
 from collections.abc import Iterator, Sequence
 
-import plotly.graph_objects as go
-
 from stillroom.records import Finding
 from stillroom.report.attention import pattern_figures
-from stillroom.report.figures import COLOURS, MARKERS, Figure, finished, interval, nulls_of
+from stillroom.report.figures import Figure, dotted, finished, nulls_of
 from stillroom.report.maps import MAPS, lens_map, who
 from stillroom.report.pages import Part
 from stillroom.report.readings import layer_figure, lens_figure
@@ -88,23 +86,7 @@ def dots(name: str, rows: Sequence[Finding]) -> Figure:
     """Each finding as a point with its interval, and each of its nulls beside it."""
     shown = rows[:POINTS]
     labels = [_label(f, len({_family(r) for r in shown}) > 1) for f in shown]
-    plot = go.Figure()
-    for index, null in enumerate(dict.fromkeys(n.name for f in shown for n in f.nulls)):
-        points = [(label, n) for label, f in zip(labels, shown, strict=True) for n in f.nulls if n.name == null]
-        plot.add_scatter(
-            x=[n.value for _, n in points], y=[label for label, _ in points], name=f"null: {null}", mode="markers",
-            error_x=interval([n for _, n in points]),
-            marker={"symbol": f"{MARKERS[(index + 1) % 8]}-open", "size": 8, "color": COLOURS[1 + index % 7]},
-            offsetgroup=null, orientation="h",
-        )  # fmt: skip
-    plot.add_scatter(
-        x=[f.value for f in shown], y=labels, name="measured", mode="markers", error_x=interval(shown),
-        marker={"symbol": "circle", "size": 10, "color": COLOURS[0]}, offsetgroup="measured", orientation="h",
-    )  # fmt: skip
     measure = _family(shown[0]).removesuffix(CHOSEN)
-    plot.update_layout(scattermode="group", scattergap=0.4)
-    plot.update_xaxes(title=measure)
-    plot.update_yaxes(automargin=True, autorange="reversed", tickfont={"size": 11})
     more = f" The first {POINTS} of {len(rows)}." if len(rows) > POINTS else ""
     where = "Layer and place were chosen on validation problems, the measure is of test problems. "
     return finished(
@@ -114,7 +96,7 @@ def dots(name: str, rows: Sequence[Finding]) -> Figure:
         + "Filled: the measure with its 95 % interval. Open: the same measure under each null, where there is "
         "nothing to "
         "find. Where the filled point's interval reaches an open one, nothing is established." + more,
-        plot,
+        dotted(labels, shown, measure),
         ("finding", "measure", "value", "low", "high", "nulls", "n"),
         [
             (label, f.metric, f.value, f.low, f.high, nulls_of(f), f.n)

@@ -11,12 +11,13 @@ import plotly.offline
 
 from stillroom.config import Config
 from stillroom.files import read_lines, write_atomic
-from stillroom.records import Comparison, Effect, GridRow, Score
+from stillroom.records import Comparison, Effect, Finding, GridRow, Score
 from stillroom.report.exports import export, tables
 from stillroom.report.figures import COLOURS, MAJORITY, MARKERS, Figure, finished, interval
 from stillroom.report.grids import findings, granularity_figure
 from stillroom.report.pages import remakes, template
 from stillroom.report.provenance import SLOT, rows
+from stillroom.report.sizes import size_figures
 from stillroom.store import Workplace
 
 FOLDED = 60
@@ -35,6 +36,9 @@ def make_overview(config: OverviewConfig, at: Workplace) -> None:
     scores = read_lines(folder / "scores.jsonl", Score)
     made = ("comparison",)
     figures = [f._replace(made_of=made) for f in (accuracy(scores), *granularity_figure(grid))]
+    if "sizes" in at.parents:
+        sizes = read_lines(at.parents["sizes"] / "findings.jsonl", Finding)
+        figures += [f._replace(made_of=("sizes",)) for f in size_figures(sizes)]
     told = findings(effects)
     asked = {one.question: _effects(place, one.question, one.effects) for place, one in enumerate(told, 1)}
     paired = _paired(comparisons)._replace(made_of=made)
