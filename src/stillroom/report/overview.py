@@ -17,6 +17,7 @@ from stillroom.report.figures import COLOURS, MAJORITY, MARKERS, Figure, finishe
 from stillroom.report.grids import findings, granularity_figure
 from stillroom.report.pages import remakes, template
 from stillroom.report.provenance import SLOT, rows
+from stillroom.report.suits import suited
 from stillroom.store import Workplace
 
 FOLDED = 60
@@ -42,6 +43,7 @@ def make_overview(config: OverviewConfig, at: Workplace) -> None:
         "recipe": config.recipe,
         "figures": figures,
         "findings": told,
+        "suited": suited(grid, effects, scores),
         "effects": asked,
         "paired": paired,
         "provenance": rows(at.parents),
