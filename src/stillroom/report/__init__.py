@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.offline
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,7 +22,7 @@ from stillroom.report.figures import Figure, accuracy_figure, loss_figure
 from stillroom.report.lenses import lens_parts
 from stillroom.report.oracles import oracle_figures
 from stillroom.report.organism import student_rows, student_steps
-from stillroom.report.pages import Part, remakes, template
+from stillroom.report.pages import Part, library, remakes, template
 from stillroom.report.provenance import SLOT, rows, versions
 from stillroom.report.teaching import compliance_figures
 from stillroom.report.truth import ledger_figures
@@ -97,7 +96,7 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
         "remakes": remakes(config.recipe, figures, at.parents),
         "slot": SLOT,
     }
-    page = template("report.html").render(told, plotly=plotly.offline.get_plotlyjs())
+    page = template("report.html").render(told, plotly=library())
     write_atomic(at.out / "report.html", page)
     write_atomic(at.out / "report.md", template("report.md").render(told))
     write_json(at.out / "recipe.json", config.resolved)

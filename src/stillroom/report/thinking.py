@@ -90,8 +90,8 @@ def _held(findings: Sequence[Finding]) -> Iterator[str]:
         found = sum(f.low > strongest(f).high for f in lenses)
         verdict = f"held (lenses: {found} of {len(lenses)})" if found else "not established"
         parts.append(
-            f"{metric.removesuffix(IN_THOUGHTS)} {verdict}, {best.lens} at {place(best)} {_number(best)} (n = {best.n}), "
-            f"strongest null ({null.name}) {_number(null)}"
+            f"{metric.removesuffix(IN_THOUGHTS)} {verdict}, {best.lens} at {place(best)} {_number(best)} "
+            f"(n = {best.n}), strongest null ({null.name}) {_number(null)}"
         )
         places += [(best.layer, best.position)] if found else []
     yield f"The true value of a step among all candidates (AUROC): {'; '.join(parts)}."

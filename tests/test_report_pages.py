@@ -1,0 +1,54 @@
+"""What every page shares: cells that come back as they were, and a library that is cut to what figures need."""
+
+import ast
+import json
+import math
+from pathlib import Path
+
+import plotly.offline
+import pytest
+
+import stillroom.report
+from stillroom.report.figures import Figure
+from stillroom.report.pages import KINDS, LIST, column, data, library
+
+
+@pytest.mark.parametrize(
+    ("cells", "kept"),
+    [
+        (["a", "b", "a", "a"], {"words": ["a", "b"], "at": [0, 1, 0, 0]}),
+        (["a", "b", "c", "a"], ["a", "b", "c", "a"]),
+        (["a", None, "a", "a"], ["a", None, "a", "a"]),
+        ([1, 1, 1, 0.1 + 0.2], [1, 1, 1, 0.30000000000000004]),
+    ],
+)
+def test_only_words_that_recur_are_told_once(cells, kept) -> None:
+    assert column(cells) == kept
+
+
+def test_a_figure_s_cells_are_all_there_and_no_number_is_rounded() -> None:
+    figure = Figure("a", "A", "", "", ("x", "x", "y"), [("</script>", 1 / 3, None), ("</script>", math.nan, 2)])
+    text = data(figure)
+    assert "</script>" not in text
+    assert json.loads(text) == {
+        "plot": None, "columns": ["x", "x", "y"],
+        "cells": [{"words": ["</script>"], "at": [0, 0]}, [1 / 3, "nan"], [None, 2]],
+    }  # fmt: skip
+    assert json.loads(data(figure._replace(rows=[])))["cells"] == []
+
+
+def test_the_library_registers_three_kinds_of_traces_and_is_else_whole() -> None:
+    whole, cut = plotly.offline.get_plotlyjs(), library()
+    (listed,) = LIST.findall(whole)
+    (left,) = LIST.findall(cut)
+    assert listed.split(",")[:KINDS] == left.split(",")
+    assert len(listed.split(",")) > 40
+    assert len(whole) - len(cut) == len(listed) - len(left)
+
+
+def test_no_figure_is_of_another_kind() -> None:
+    rooms = [path for path in Path(stillroom.report.__file__).parent.glob("*.py")]
+    calls = [node.func.attr for path in rooms for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
+    kinds = {name for name in calls if name.startswith("add_") and name not in ("add_hline", "add_vline")}
+    assert kinds == {"add_scatter", "add_bar", "add_box", "add_heatmap"}
