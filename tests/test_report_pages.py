@@ -47,7 +47,7 @@ def test_the_library_registers_three_kinds_of_traces_and_is_else_whole() -> None
 
 
 def test_no_figure_is_of_another_kind() -> None:
-    rooms = [path for path in Path(stillroom.report.__file__).parent.glob("*.py")]
+    rooms = list(Path(stillroom.report.__file__).parent.glob("*.py"))
     calls = [node.func.attr for path in rooms for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
     kinds = {name for name in calls if name.startswith("add_") and name not in ("add_hline", "add_vline")}

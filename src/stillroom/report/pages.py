@@ -14,6 +14,10 @@ from markupsafe import Markup, escape
 from stillroom.report.figures import Figure
 from stillroom.store import MANIFEST, Manifest
 
+CLAIM = re.compile(r"(?<=;) |(?<=\.) (?=[A-Z])")
+"""Where one claim of an answer ends."""
+QUALIFIED = re.compile(r"\[[^\]]*\]|\(n = \d+\)|[\d.]+ %")
+"""An interval, a number of problems, a share."""
 KINDS = 3
 """Traces that figures have beside scatter, which is plotly.js's own: bar, box and heatmap stand first in its list."""
 LIST = re.compile(r"\.register\(\[((?:[\w$]+\(\),?)+)\]\)")
@@ -101,6 +105,20 @@ def prose(text: str) -> Markup:
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped first)
 
 
+def claims(sentence: str) -> Markup:
+    """An answer with whom it is about in bold, each of its claims on a line, and what qualifies a number less loud."""
+    who, colon, rest = sentence.partition(": ")
+    parts = CLAIM.split(rest) if colon else [sentence]
+    lines = [f'<span class="claim">{QUALIFIED.sub(_softly, str(prose(part)))}</span>' for part in parts]
+    head = f"<b>{prose(who)}:</b>\n" if colon else ""
+    return Markup(head + "\n".join(lines))  # noqa: S704 (escaped by `prose`)
+
+
+def _softly(found: re.Match[str]) -> str:
+    kept = found[0].replace(" ", "\u00a0") if len(found[0]) < 30 else found[0]
+    return kept if kept.endswith("%") else f"<small>{kept}</small>"
+
+
 def template(name: str) -> jinja2.Template:
     """One of this room's pages, every value in it escaped."""
     loader = jinja2.PackageLoader("stillroom.report", ".")
@@ -113,4 +131,5 @@ def template(name: str) -> jinja2.Template:
     environment.filters["data"] = data
     environment.filters["md"] = markdown
     environment.filters["prose"] = prose
+    environment.filters["claims"] = claims
     return environment.get_template(name)
