@@ -1,16 +1,19 @@
 """What every page shares: cells that come back as they were, and a library that is cut to what figures need."""
 
 import ast
+import html
 import json
 import math
+import re
 from pathlib import Path
 
 import plotly.offline
 import pytest
 
 import stillroom.report
+from report_toys import HOSTILE
 from stillroom.report.figures import Figure
-from stillroom.report.pages import KINDS, LIST, column, data, library
+from stillroom.report.pages import KINDS, LIST, claims, column, data, library
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,26 @@ def test_a_figure_s_cells_are_all_there_and_no_number_is_rounded() -> None:
         "cells": [{"words": ["</script>"], "at": [0, 0]}, [1 / 3, "nan"], [None, 2]],
     }  # fmt: skip
     assert json.loads(data(figure._replace(rows=[])))["cells"] == []
+
+
+def test_an_answer_stands_claim_by_claim_and_no_element_of_its_own_in_it() -> None:
+    said = f"a {HOSTILE}: read 9.9 % [6.9 %, 14.1 %] (n = 24); not. Now `code {HOSTILE}`, v1.5. and e.g. this."
+    told = str(claims(said))
+    assert re.findall("<(?!/)[^>]*>", told) == [
+        "<b>",
+        '<span class="claim">',
+        "<small>",
+        "<small>",
+        '<span class="claim">',
+        '<span class="claim">',
+        "<code>",
+    ]
+    text = html.unescape(re.sub("<[^>]*>", "", told))
+    assert text.split("\n") == [
+        f"a {HOSTILE}:", "read 9.9\u00a0% [6.9\u00a0%,\u00a014.1\u00a0%] (n\u00a0=\u00a024);", "not.",
+        f"Now code {HOSTILE}, v1.5. and e.g. this.",
+    ]  # fmt: skip
+    assert str(claims("No head")) == '<span class="claim">No head</span>'
 
 
 def test_the_library_registers_three_kinds_of_traces_and_is_else_whole() -> None:
