@@ -41,7 +41,7 @@ def test_a_figure_s_cells_are_all_there_and_no_number_is_rounded() -> None:
 
 
 def test_an_answer_stands_claim_by_claim_and_no_element_of_its_own_in_it() -> None:
-    said = f"a {HOSTILE}: read 9.9 % [6.9 %, 14.1 %] (n = 24); not. Now `code {HOSTILE}`, v1.5. and e.g. this."
+    said = f"a {HOSTILE}: read 9.9 % [6.9 %, 14.1 %] (n = 24); not (a; b). Now `code {HOSTILE}`, v1.5. and e.g. this."
     told = str(claims(said))
     assert re.findall("<(?!/)[^>]*>", told) == [
         "<b>",
@@ -54,7 +54,7 @@ def test_an_answer_stands_claim_by_claim_and_no_element_of_its_own_in_it() -> No
     ]
     text = html.unescape(re.sub("<[^>]*>", "", told))
     assert text.split("\n") == [
-        f"a {HOSTILE}:", "read 9.9\u00a0% [6.9\u00a0%,\u00a014.1\u00a0%] (n\u00a0=\u00a024);", "not.",
+        f"a {HOSTILE}:", "read 9.9\u00a0% [6.9\u00a0%,\u00a014.1\u00a0%] (n\u00a0=\u00a024);", "not (a; b).",
         f"Now code {HOSTILE}, v1.5. and e.g. this.",
     ]  # fmt: skip
     assert str(claims("No head")) == '<span class="claim">No head</span>'

@@ -60,7 +60,10 @@ def test_each_student_is_told_of_its_own_effects_alone() -> None:
     assert "Teacher: gemini − chatgpt: +20.0 [+10.0, +30.0] points, better." in small
     assert "Format: not compared here." in small
     assert "not above the null" in other
-    assert "Format: symbolic − plain: -20.0 [-30.0, -10.0] points, worse." in other
+    assert (
+        "Format: symbolic − plain: -20.0 [-30.0, -10.0] points, worse; 1 of 1 intervals leave 0 out; by all of them "
+        in other
+    )
     assert "Teacher: not compared here." in other
     assert strength.startswith("Strength: normal, gemini, plain: slope, large − small: +15.0")
 

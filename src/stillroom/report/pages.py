@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from stillroom.report.figures import Figure
 from stillroom.store import MANIFEST, Manifest
 
-CLAIM = re.compile(r"(?<=;) |(?<=\.) (?=[A-Z])")
+CLAIM = re.compile(r"(?<=;) (?![^(]*\))|(?<=\.) (?=[A-Z])")
 """Where one claim of an answer ends."""
 QUALIFIED = re.compile(r"\[[^\]]*\]|\(n = \d+\)|[\d.]+ %")
 """An interval, a number of problems, a share."""

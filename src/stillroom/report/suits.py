@@ -83,6 +83,6 @@ def _best(rows: Sequence[GridRow], null: Score | None) -> str:
 def _axes(effects: Sequence[Effect]) -> Iterator[str]:
     for axis, say in AXES.items():
         mine = [e for e in effects if e.question == axis]
-        said = " ".join(say(mine)) if mine else "not compared here."
+        said = "; ".join(one.removesuffix(".") for one in say(mine)) + "." if mine else "not compared here."
         subjects = {e.subject for e in mine}
         yield f"{axis.capitalize()}: {said.replace(f'{subjects.pop()}: ', '') if len(subjects) == 1 else said}"
