@@ -107,8 +107,8 @@ def lens_map(name: str, wanted: Map, findings: Sequence[Finding]) -> Iterator[Fi
     yield finished(
         f"lens-{name.replace('_', '-')}-{wanted.metric}",
         f"{name}: {wanted.metric}, place by place",
-        "The number in each cell, where there is room for it, is the measure. Orange cells lie above all their nulls, blue ones below, by "
-        "interval; in "
+        "The number in each cell, where there is room for it, is the measure. Orange cells lie above all their nulls, "
+        "blue ones below, by interval; in "
         f"cells without colour nothing is established, and without anything to find no cell has a colour. Nulls: "
         f"{nulls}.{left}",
         plot,

@@ -108,9 +108,10 @@ def prose(text: str) -> Markup:
 def claims(sentence: str) -> Markup:
     """An answer with whom it is about in bold, each of its claims on a line, and what qualifies a number less loud."""
     who, colon, rest = sentence.partition(": ")
-    parts = CLAIM.split(rest) if colon else [sentence]
+    named = bool(colon) and who != "Not established"
+    parts = CLAIM.split(rest if named else sentence)
     lines = [f'<span class="claim">{QUALIFIED.sub(_softly, str(prose(part)))}</span>' for part in parts]
-    head = f"<b>{prose(who)}:</b>\n" if colon else ""
+    head = f"<b>{prose(who)}:</b>\n" if named else ""
     return Markup(head + "\n".join(lines))  # noqa: S704 (escaped by `prose`)
 
 
