@@ -3,7 +3,8 @@
 from report_toys import SCORES
 from stillroom.lenses import LENSES
 from stillroom.lenses.subjects import Subjects
-from stillroom.report.answers import UNANSWERED, Evidence, questions
+from stillroom.report.answers import UNANSWERED, questions
+from stillroom.report.evidence import Evidence
 from stillroom.report.attention import pattern_figures
 from stillroom.report.ledger import COLUMNS, EMPTY, ledger
 from toys import problem, student
