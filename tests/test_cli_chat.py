@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.color import Color, ColorSystem
 from rich.console import Console
 
 import toys
 from conversation_toys import QUESTIONS, speaker
 from stillroom import students
-from stillroom.cli.drawing import SIGNS, drawn, heat
+from stillroom.cli.drawing import COARSE, SIGNS, drawn, heat
 from stillroom.cli.talking import COMMANDS, Talk, plain
 from stillroom.cli.terminal import in_a_pipe
 from stillroom.conversation import Conversation, Speaker
@@ -116,6 +117,12 @@ def test_heat_is_blue_red_and_grey_and_without_colour_it_is_signs() -> None:
     ]  # fmt: skip
     assert heat([-1.0, -0.4, 0.0, 0.4, 1.0], 10, 1.0, colours=False).plain == "M-·+P"
     assert "38;2;" in lines(ASKED, color_system="truecolor")
+    exact = [Color.from_rgb(*rgb).downgrade(ColorSystem.EIGHT_BIT).get_truecolor() for rgb in COARSE]
+    assert [tuple(rgb) for rgb in exact if len(set(rgb)) > 1] == [rgb for rgb in COARSE if len(set(rgb)) > 1]
+    sent = lines(ASKED, color_system="256")
+    assert not re.search(r"\x1b\[[0-9;]*[34]8;2;", sent)
+    known = {str(Color.from_rgb(*rgb).downgrade(ColorSystem.EIGHT_BIT).number) for rgb in COARSE}
+    assert set(re.findall(r"[34]8;5;(\d+)", sent)) <= known
     for settings in ({"color_system": None}, {"no_color": True}):
         sent = lines(ASKED, **settings)
         assert not re.search(r"\x1b\[[0-9;]*[34]8;", sent)

@@ -68,7 +68,7 @@ class Killer(threading.Thread):
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A head and a second node, a processor each, as processes of their own."""
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'stillroom[ray]'")
+    pytest.importorskip("ray", reason="Ray is not installed: pip install -e '.[ray]'")
     for name, value in cluster.QUIET.items():
         os.environ.setdefault(name, value)
     from ray.cluster_utils import Cluster

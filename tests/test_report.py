@@ -21,7 +21,9 @@ CONFIG = ReportConfig(recipe=f"toy {HOSTILE}", resolved={"b": HOSTILE}, students
 def told(page: str, name: str) -> dict[str, Any]:
     """What a figure's block of data holds."""
     (block,) = re.findall(rf'<script type="application/json" id="data-{name}">(.*?)</script>', page)
-    return json.loads(block)
+    found = json.loads(block)
+    cells = [[c["words"][at] for at in c["at"]] if isinstance(c, dict) else c for c in found["cells"]]
+    return {**found, "rows": [list(row) for row in zip(*cells, strict=True)]}
 
 
 class Reader(HTMLParser):

@@ -4,13 +4,19 @@ import pytest
 
 from report_toys import FINDINGS, LENS, SCORES, finding, score
 from stillroom.records import Finding, Null
-from stillroom.report.answers import UNANSWERED, Evidence, attends, concentrates, lives, questions, recovers, solves
+from stillroom.report.answers import UNANSWERED, attends, concentrates, lives, questions, recovers, solves
+from stillroom.report.evidence import Evidence
+from stillroom.report.suits import UNCOMPARED
+from stillroom.report.thinking import UNTHOUGHT
 
 
 def test_a_run_without_evidence_answers_nothing() -> None:
     answers = questions(Evidence([], [], []))
-    assert len(answers) == 5
-    assert all(answer.sentences == [UNANSWERED] for answer in answers)
+    assert len(answers) == 7
+    assert all(answer.sentences == [UNANSWERED] for answer in answers[:5])
+    assert [answer.sentences for answer in answers[5:]] == [[UNTHOUGHT], [UNCOMPARED]]
+    assert "`stillroom run abacus-oracle`" in UNTHOUGHT
+    assert "`stillroom run granularity-svamp`" in UNCOMPARED
 
 
 @pytest.mark.parametrize(
@@ -68,7 +74,9 @@ def test_a_student_without_both_scores_is_left_out() -> None:
 
 def test_no_answer_stands_without_its_n() -> None:
     for answer in questions(Evidence(SCORES, [], FINDINGS)):
-        assert answer.sentences == [UNANSWERED] or all("(n = " in sentence for sentence in answer.sentences)
+        assert answer.sentences in ([UNANSWERED], [UNTHOUGHT], [UNCOMPARED]) or all(
+            "(n = " in sentence for sentence in answer.sentences
+        )
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(0.2, "it does worse on them"), (0.1, "no difference is established")])

@@ -136,6 +136,17 @@ def test_figures_wait_until_they_are_looked_at_and_anchors_lead_to_them(chromium
     page.context.close()
 
 
+def test_the_text_does_not_wait_for_the_figures(chromium: Any, report: Path) -> None:
+    sheet = chromium.new_context(viewport={"width": WIDE, "height": 800}).new_page()
+    sheet.add_init_script("addEventListener('load', () => { window.early = !window.Plotly })")
+    sheet.goto(report.as_uri())
+    sheet.locator(".plot .main-svg").first.wait_for(state="attached")
+    assert sheet.evaluate("early")
+    kinds = set(sheet.evaluate("Object.keys(Plotly.PlotSchema.get().traces)"))
+    assert kinds == {"scatter", "bar", "box", "heatmap"}
+    sheet.context.close()
+
+
 def test_a_table_opens_by_keyboard_and_its_data_can_be_taken_home(chromium: Any, report: Path) -> None:
     page, asked, said = opened(chromium, report, WIDE, "light")
     figure = page.locator("figure[data-figure=accuracy]")

@@ -3,8 +3,9 @@
 from report_toys import SCORES
 from stillroom.lenses import LENSES
 from stillroom.lenses.subjects import Subjects
-from stillroom.report.answers import UNANSWERED, Evidence, questions
+from stillroom.report.answers import UNANSWERED, questions
 from stillroom.report.attention import pattern_figures
+from stillroom.report.evidence import Evidence
 from stillroom.report.ledger import COLUMNS, EMPTY, ledger
 from toys import problem, student
 
@@ -21,7 +22,7 @@ def test_all_five_questions_are_answered_and_the_ledger_has_every_lens() -> None
     people = {"base": student(), "normal": student(seed=1), "distilled": student(seed=2)}
     found = [f for name in ASKED for f in LENSES[name].look(LENSES[name].config(), Subjects(people, {}, SPLITS))]
     valid = [f for f in found if not f.invalid]
-    for answer in questions(Evidence(SCORES, [], valid)):
+    for answer in questions(Evidence(SCORES, [], valid))[:5]:
         assert answer.sentences != [UNANSWERED], answer.question
         assert all("(n = " in sentence for sentence in answer.sentences)
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in ledger(valid)]

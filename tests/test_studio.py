@@ -85,6 +85,11 @@ def test_text_is_never_markup_nor_a_template() -> None:
     assert len(pictures.escaped("x" * 100_000)) < 5000
 
 
+def test_a_caption_has_code_and_nothing_else() -> None:
+    told = pictures.caption("Null: `majority` <b>`x`")
+    assert told == '<p class="note">Null: <code>majority</code> &lt;b&gt;<code>x</code></p>'
+
+
 def test_whatever_a_student_writes_stands_in_its_card_as_text() -> None:
     one = speaker()
     one.student.tokenizer.decode = lambda *_, **__: EVIL  # type: ignore[method-assign, assignment]

@@ -1,5 +1,5 @@
 """The studio in a real browser: the system's Chromium, driven by Playwright. Without either, or without the extra
-`studio`, these tests skip."""
+`studio`, these tests skip. Pictures of what was seen go to the folder that STILLROOM_ARTEFACTS names."""
 
 import hashlib
 import importlib.util
@@ -133,6 +133,12 @@ class Tab:
         self.page.get_by_role("option", name=re.compile("^abacus-small")).click()
         self.page.wait_for_selector("#lineage svg text:has-text('report')")
 
+    def kept(self, name: str) -> None:
+        """A picture of the whole page, where they are wanted."""
+        if folder := os.environ.get("STILLROOM_ARTEFACTS"):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=Path(folder) / f"studio-{name}.png", full_page=True)
+
     def open(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
 
@@ -192,10 +198,16 @@ def test_a_visit(tab: Tab, store: Path, recorder: Recorder, address: str) -> Non
     as it was, and nothing is loaded from elsewhere nor sent there."""
     before, page = contents(store), tab.page
     assert page.locator("#lineage details").count() > 30
+    tab.kept("run")
 
     tab.open("Figures")
     page.wait_for_selector("#plot .main-svg")
     page.wait_for_selector("#caption .note:has-text('Null')")
+    tab.kept("figures")
+    page.locator("#figure input").click()
+    page.get_by_role("option", name="What the teacher wrote").click()  # a table without a picture
+    page.wait_for_selector("#caption .note:has-text('does not obey')")
+    page.wait_for_selector("#plot .main-svg", state="detached")
 
     tab.talk_with("latent", "normal")
     whole = tab.ask(QUESTION)
@@ -218,12 +230,14 @@ def test_a_visit(tab: Tab, store: Path, recorder: Recorder, address: str) -> Non
 
     page.click("#oracle")
     page.wait_for_selector("#reply td:has-text('settled after')")
+    tab.kept("chat")
 
     tab.open("Problems")
     page.locator("#problems [role=gridcell]").nth(1).click()
     page.wait_for_selector("#detail li")
     page.click("#why")
     page.wait_for_selector("#trials tr:nth-child(26)")
+    tab.kept("problems")
 
     assert tab.wrong == []
     assert [url for url in tab.loaded if not url.startswith((address, "data:", "blob:"))] == []

@@ -16,7 +16,7 @@ from pathlib import Path
 HEAD = """# Licences of the dependencies
 
 Made by `tools/licences.py` from the metadata of the packages that `pip install -e '.[dev]'` and the other extras
-bring; a test compares the names. *core* comes with `pip install stillroom`, the others with the extras that are
+bring; a test compares the names. *core* comes with `pip install -e .`, the others with the extras that are
 named. Licences are what the packages state of themselves.
 
 | package | version | licence | comes with |

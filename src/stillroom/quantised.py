@@ -23,7 +23,9 @@ def four_bits(device: torch.device | str) -> BitsAndBytesConfig:
     Raises `UsageError` where they cannot be had: no bitsandbytes, or a device that it does not know.
     """
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError("4-bit weights need bitsandbytes: pip install 'stillroom[gpu]', or keep the weights whole")
+        raise UsageError(
+            "4-bit weights need bitsandbytes: pip install -e '.[gpu]' in the checkout, or keep the weights whole"
+        )
     import bitsandbytes
 
     kind = torch.device(device).type

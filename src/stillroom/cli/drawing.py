@@ -20,6 +20,11 @@ LABEL = 11
 NARROWEST = 8
 SIGNS = "Mm-·+pP"
 """Without colour: strongly negative … zero … strongly positive."""
+COARSE = (
+    (0, 95, 175), (95, 135, 215), (135, 175, 215), (175, 175, 215), (198, 198, 198), (215, 175, 175), (215, 135, 135),
+    (215, 95, 95), (175, 0, 0),
+)  # fmt: skip
+"""Blue, grey and red as a terminal of 256 colours has them: what is nearest to a mixture would be green or violet."""
 TOP = 3
 
 
@@ -53,21 +58,26 @@ def _thoughts(turn: Turn, console: Console) -> RenderableType:
     turned = scale(shown.change for shown in turn.thoughts)
     cells = max(NARROWEST, console.width - LABEL)
     colours = console.color_system is not None and not console.no_color
+    coarse = console.color_system == "256"
     grid = Table.grid()
     grid.add_column(width=LABEL)
     grid.add_column(overflow="fold")
     for shown in turn.thoughts:
         name = f"thought {shown.step}"
         if shown.values:
-            grid.add_row(Text(name, style="bold"), heat(shown.values, cells, full, colours))
+            grid.add_row(Text(name, style="bold"), heat(shown.values, cells, full, colours, coarse=coarse))
         if shown.change:
-            grid.add_row(Text("  change", style="dim"), heat(shown.change, cells, turned, colours, thin=True))
+            grid.add_row(
+                Text("  change", style="dim"), heat(shown.change, cells, turned, colours, thin=True, coarse=coarse)
+            )
         grid.add_row(Text("" if shown.values else name, style="bold"), Text(told(shown), style="dim"))
-    grid.add_row("", legend(full, turned, colours))
+    grid.add_row("", legend(full, turned, colours, coarse))
     return grid
 
 
-def heat(values: Sequence[float], cells: int, full: float, colours: bool, thin: bool = False) -> Text:
+def heat(
+    values: Sequence[float], cells: int, full: float, colours: bool, thin: bool = False, coarse: bool = False
+) -> Text:
     """One line. In colour a character holds two neighbours, one above the other; where it is thin, the stronger."""
     columns = min(cells, -(-len(values) // 2))
     if not colours:
@@ -75,24 +85,25 @@ def heat(values: Sequence[float], cells: int, full: float, colours: bool, thin: 
         levels = [round(middle * max(-1.0, min(1.0, value / full))) for value in folded(values, cells)]
         return Text("".join(SIGNS[middle + level] for level in levels))
     if thin:
-        return Text().join(Text("▄", style=_ink(value, full)) for value in folded(values, columns))
+        return Text().join(Text("▄", style=_ink(value, full, coarse)) for value in folded(values, columns))
     two = [*folded(values, 2 * columns), 0.0][: 2 * columns]
     return Text().join(
-        Text("▀", style=f"{_ink(above, full)} on {_ink(below, full)}")
+        Text("▀", style=f"{_ink(above, full, coarse)} on {_ink(below, full, coarse)}")
         for above, below in zip(two[::2], two[1::2], strict=True)
     )
 
 
-def _ink(value: float, full: float) -> str:
-    red, green, blue = colour(value, full)
+def _ink(value: float, full: float, coarse: bool) -> str:
+    half = len(COARSE) // 2
+    red, green, blue = COARSE[half + round(half * max(-1.0, min(1.0, value / full)))] if coarse else colour(value, full)
     return f"rgb({red},{green},{blue})"
 
 
-def legend(full: float, turned: float, colours: bool) -> Text:
+def legend(full: float, turned: float, colours: bool, coarse: bool) -> Text:
     told_ = Text(style="dim")
     if colours:
         for share in (-1.0, -0.5, 0.0, 0.5, 1.0):
-            told_.append("  ", style=f"on {_ink(share, 1.0)}")
+            told_.append("  ", style=f"on {_ink(share, 1.0, coarse)}")
     else:
         told_.append(SIGNS)
     return told_.append(f" −{full:.2g} … +{full:.2g}; changes −{turned:.2g} … +{turned:.2g}")
@@ -103,7 +114,7 @@ def told(shown: Shown) -> str:
     if not shown.values:
         return "skipped: no position was taken"
     turned = "" if shown.cosine_to_previous is None else f"cosine {shown.cosine_to_previous:+.2f} · "
-    tokens = ", ".join(f"{token(word)} {100 * share:.0f} %" for word, share in shown.top[:TOP])
+    tokens = ", ".join(f"{token(word)} ({100 * share:.0f} %)" for word, share in shown.top[:TOP])
     replaced = f"replaced by {shown.replaced} · " if shown.replaced else ""
     return f"{replaced}norm {shown.norm:.3g} · {turned}{100 * shown.sparsity:.0f} % near 0 · reads {tokens}"
 

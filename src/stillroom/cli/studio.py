@@ -24,7 +24,7 @@ def studio(
 ) -> None:
     """Serve the store as a web page: runs, figures, chat with thoughts, the oracle, and why a student failed.
 
-    It writes nothing to the store. Needs the extra `studio`: pip install 'stillroom[studio]'.
+    It writes nothing to the store. Needs the extra `studio`: pip install -e '.[studio]' in the checkout.
 
     Example: stillroom studio --open
     """
@@ -33,7 +33,7 @@ def studio(
     except ModuleNotFoundError as error:
         if error.name not in ("gradio", "fastapi"):
             raise
-        raise UsageError("the studio needs its extra: pip install 'stillroom[studio]'") from None
+        raise UsageError("the studio needs its extra: pip install -e '.[studio]' in the checkout") from None
     from stillroom.devices import use
     from stillroom.store import Store
     from stillroom.studio.serving import bound, gated, is_loopback, serve

@@ -148,7 +148,7 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise UsageError("--on ray needs Ray: pip install 'stillroom[ray]'") from None
+        raise UsageError("--on ray needs Ray: pip install -e '.[ray]' in the checkout") from None
     alone = {"address": "local", "object_store_memory": OBJECTS, "include_dashboard": False}
     where = alone if address is None else {"address": address}
     try:

@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import plotly.offline
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stillroom.config import Config
 from stillroom.files import read_lines, write_atomic, write_json, write_lines
 from stillroom.records import Comparison, Finding, Overlap, Problem, Score
-from stillroom.report.answers import Evidence, questions
+from stillroom.report.answers import questions
 from stillroom.report.behaviour import faithfulness_figures, frontier_figure, memorising_figure
 from stillroom.report.crosscoders import crosscoder_figures
+from stillroom.report.evidence import Evidence
 from stillroom.report.figures import Figure, accuracy_figure, loss_figure
 from stillroom.report.lenses import lens_parts
 from stillroom.report.oracles import oracle_figures
 from stillroom.report.organism import student_rows, student_steps
-from stillroom.report.pages import Part, remakes, template
+from stillroom.report.pages import Part, library, remakes, template
 from stillroom.report.provenance import SLOT, rows, versions
 from stillroom.report.teaching import compliance_figures
 from stillroom.report.truth import ledger_figures
 from stillroom.store import Workplace
 
-VERSION = 6
+VERSION = 7
 
 
 class ReportConfig(Config):
@@ -59,11 +59,17 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
     found = [f for rows in looked.values() for f in rows if not f.invalid]  # the tables keep those, with their reasons
     scores = read_lines(at.parents["scores"] / "scores.jsonl", Score)
     comparisons = [c for c in read_lines(at.parents["scores"] / "comparisons.jsonl", Comparison) if c.split == "test"]
-    evidence = Evidence(scores, comparisons, [*found, *measured, *across])
     accuracy = accuracy_figure(scores)._replace(made_of=("scores",))
     losses = loss_figure({name: _metrics(at.parents[name] / "metrics.jsonl") for name in config.students})
     taught = {role: at.parents[role] for role in config.teachers}
     oracles = {name: at.parents[f"oracle {name}"] for name in config.oracles}
+    evidence = Evidence(
+        scores,
+        comparisons,
+        [*found, *measured, *across],
+        {name: json.loads((folder / "oracle.json").read_bytes()) for name, folder in oracles.items()},
+        [cell for folder in taught.values() for cell in json.loads((folder / "compliance.json").read_bytes())["cells"]],
+    )
     parts = [
         *_part("behaviour", "What answers rest on", _behaviour(scores, measured, config)),
         *lens_parts(list(looked.items())),
@@ -90,7 +96,7 @@ def make_report(config: ReportConfig, at: Workplace) -> None:
         "remakes": remakes(config.recipe, figures, at.parents),
         "slot": SLOT,
     }
-    page = template("report.html").render(told, plotly=plotly.offline.get_plotlyjs())
+    page = template("report.html").render(told, plotly=library())
     write_atomic(at.out / "report.html", page)
     write_atomic(at.out / "report.md", template("report.md").render(told))
     write_json(at.out / "recipe.json", config.resolved)

@@ -1,53 +1,20 @@
-"""The five questions, answered in a few sentences from the evidence of a run, or left open where it has none."""
+"""The questions of every report, answered in a few sentences from a run's evidence, or left open."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from stillroom.records import Comparison, Finding, Null, Score
+from stillroom.records import Finding, Null
+from stillroom.report.evidence import Evidence, percent, place, share, spread, strongest, unseeded
+from stillroom.report.suits import UNCOMPARED, suits
+from stillroom.report.thinking import UNTHOUGHT, carries
 
 SIGNIFICANT = 0.05
-
-
-class Evidence(NamedTuple):
-    scores: Sequence[Score]
-    comparisons: Sequence[Comparison]
-    findings: Sequence[Finding]
-
-    def score(self, student: str, split: str, group: str = "all") -> Score | None:
-        """The accuracy of a student's first seed, or None where it was not measured."""
-        address = (student, split, group, "accuracy")
-        return next((s for s in self.scores if (s.student, s.split, s.group, s.metric) == address), None)
-
-    def further_splits(self) -> list[str]:
-        """The splits beside `train` and `test`: composition, more steps, other tasks."""
-        return [name for name in dict.fromkeys(s.split for s in self.scores) if name not in ("train", "test")]
-
-    def students(self) -> list[str]:
-        names = dict.fromkeys(s.student for s in self.scores)
-        return [name for name in names if name not in ("majority", "base")]
 
 
 class Answer(NamedTuple):
     question: str
     sentences: list[str]
-
-
-def unseeded(name: str) -> str:
-    """`base@1` → `base`."""
-    return name.partition("@")[0]
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def spread(measured: Score | Finding | Null) -> str:
-    return f"{percent(measured.value)} [{percent(measured.low)}, {percent(measured.high)}]"
-
-
-def share(measured: Score | Finding) -> str:
-    return f"{spread(measured)} (n = {measured.n})"
 
 
 def solves(evidence: Evidence) -> list[str]:
@@ -76,15 +43,6 @@ def _renumbered(evidence: Evidence, student: str) -> Iterator[str]:
             verdict = "it does worse on them" if f.low > f.nulls[0].high else "no difference is established"
             yield f" Other numbers in training problems cost {share(f)}, null {spread(f.nulls[0])}: {verdict}."
             return
-
-
-def strongest(finding: Finding) -> Null:
-    """The null that reaches furthest up: what a claim has to beat."""
-    return max(finding.nulls, key=lambda null: null.high)
-
-
-def place(finding: Finding) -> str:
-    return f"layer {finding.layer}, {finding.position}"
 
 
 def lives(evidence: Evidence) -> list[str]:
@@ -204,9 +162,15 @@ QUESTIONS: dict[str, Callable[[Evidence], list[str]]] = {
     "Do the weight differences between normal and distilled concentrate in particular layers?": concentrates,
     "Can linear probes recover intermediate steps from the distilled student's activations?": recovers,
     "Does the distilled student attend differently?": attends,
+    "What do the continuous thoughts carry?": carries,
+    "Which granularity, format and teacher suit which student?": suits,
 }
 UNANSWERED = "Not established: no lens of this run measures it."
+OPEN: dict[Callable[[Evidence], list[str]], str] = {carries: UNTHOUGHT, suits: UNCOMPARED}
+"""What stands where a run has nothing on a question, and which recipe has."""
 
 
 def questions(evidence: Evidence) -> list[Answer]:
-    return [Answer(question, answer(evidence) or [UNANSWERED]) for question, answer in QUESTIONS.items()]
+    return [
+        Answer(question, answer(evidence) or [OPEN.get(answer, UNANSWERED)]) for question, answer in QUESTIONS.items()
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from stillroom.records import Finding
-from stillroom.report.answers import place, spread, strongest
+from stillroom.report.evidence import place, spread, strongest
 
 SCORED = ("AUROC", "top-1", "accuracy")
 THOUGHTS = " in thoughts"

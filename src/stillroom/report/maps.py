@@ -12,6 +12,13 @@ ROWS = 48
 """Rows of a map at most, shared out over the models; the lens's table has all."""
 
 
+SCALE = (
+    (0, "rgba(86,180,233,0.6)"), (0.4999, "rgba(86,180,233,0.25)"), (0.5, "rgba(128,128,128,0.1)"),
+    (0.5001, "rgba(230,159,0,0.25)"), (1, "rgba(230,159,0,0.6)"),
+)  # fmt: skip
+"""A cell that lies outside its nulls, however little, is seen to, also on dark paper."""
+
+
 class Map(NamedTuple):
     """One measure over the network: which findings, and what tells their rows and columns apart."""
 
@@ -82,7 +89,7 @@ def lens_map(name: str, wanted: Map, findings: Sequence[Finding]) -> Iterator[Fi
         text=[[_short(f.value) if f else "" for f in line] for line in cells],
         texttemplate="%{text}",
         textfont={"color": "#000000"},
-        colorscale=[[0, "rgba(86,180,233,0.6)"], [0.5, "rgba(128,128,128,0.1)"], [1, "rgba(230,159,0,0.6)"]],
+        colorscale=SCALE,
         zmid=0,
         showscale=False,
         xgap=1,
@@ -100,8 +107,8 @@ def lens_map(name: str, wanted: Map, findings: Sequence[Finding]) -> Iterator[Fi
     yield finished(
         f"lens-{name.replace('_', '-')}-{wanted.metric}",
         f"{name}: {wanted.metric}, place by place",
-        "The number in each cell is the measure. Orange cells lie above all their nulls, blue ones below, by "
-        "interval; in "
+        "The number in each cell, where there is room for it, is the measure. Orange cells lie above all their nulls, "
+        "blue ones below, by interval; in "
         f"cells without colour nothing is established, and without anything to find no cell has a colour. Nulls: "
         f"{nulls}.{left}",
         plot,

@@ -7,7 +7,6 @@ and the table under the figure holds each.
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
-import plotly.offline
 
 from stillroom.config import Config
 from stillroom.files import read_lines, write_atomic
@@ -15,9 +14,10 @@ from stillroom.records import Comparison, Effect, Finding, GridRow, Score
 from stillroom.report.exports import export, tables
 from stillroom.report.figures import COLOURS, MAJORITY, MARKERS, Figure, finished, interval
 from stillroom.report.grids import findings, granularity_figure
-from stillroom.report.pages import remakes, template
+from stillroom.report.pages import library, remakes, template
 from stillroom.report.provenance import SLOT, rows
 from stillroom.report.sizes import size_figures
+from stillroom.report.suits import suited
 from stillroom.store import Workplace
 
 FOLDED = 60
@@ -46,15 +46,14 @@ def make_overview(config: OverviewConfig, at: Workplace) -> None:
         "recipe": config.recipe,
         "figures": figures,
         "findings": told,
+        "suited": suited(grid, effects, scores),
         "effects": asked,
         "paired": paired,
         "provenance": rows(at.parents),
         "remakes": remakes(config.recipe, [*figures, paired], at.parents),
         "slot": SLOT,
     }
-    write_atomic(
-        at.out / "report.html", template("overview.html").render(told_of, plotly=plotly.offline.get_plotlyjs())
-    )
+    write_atomic(at.out / "report.html", template("overview.html").render(told_of, plotly=library()))
     write_atomic(at.out / "report.md", template("overview.md").render(told_of))
     export(tables(grid, comparisons, effects), at.out)
 

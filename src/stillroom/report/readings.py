@@ -48,7 +48,10 @@ def lens_figure(findings: Sequence[Finding]) -> list[Figure]:
     rows = [
         f
         for f in findings
-        if f.lens in READINGS and f.metric.endswith(READINGS[f.lens].metric) and f.position == "answer"
+        if f.lens in READINGS
+        and f.metric.endswith(READINGS[f.lens].metric)
+        and f.position == "answer"
+        and f.metric.startswith("value ")
     ]
     return [_reading(lens, name, rows) for lens, name in dict.fromkeys((f.lens, f.subject) for f in rows)]
 

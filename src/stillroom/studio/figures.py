@@ -13,6 +13,8 @@ from stillroom.report.crosscoders import crosscoder_figures
 from stillroom.report.figures import Figure, accuracy_figure, loss_figure
 from stillroom.report.lenses import lens_parts
 from stillroom.report.oracles import oracle_figures
+from stillroom.report.teaching import compliance_figures
+from stillroom.report.truth import ledger_figures
 from stillroom.store import Manifest, Store
 from stillroom.studio.holdings import MODELS, lineage
 
@@ -38,8 +40,10 @@ def figures(store: Store, run: str) -> dict[str, Figure]:
         (measured, lambda: faithfulness_figures(measured)),
         (measured, lambda: memorising_figure(measured)),
         (list(looked), lambda: _lenses(looked)),
+        (list(looked), lambda: ledger_figures([f for rows in looked.values() for f in rows if not f.invalid], ())),
         (list(of("crosscoder")), lambda: crosscoder_figures(of("crosscoder"))),
         (list(of("oracle")), lambda: oracle_figures(of("oracle"))),
+        (list(of("compliance")), lambda: compliance_figures(of("compliance"))),
         (list(of(*MODELS)), lambda: [loss_figure(_losses(of(*MODELS)))]),
     ]
     return {figure.title: figure for data, draw in drawn if data for figure in draw()}

@@ -8,9 +8,9 @@ from stillroom.store import Manifest, Store
 from stillroom.studio.holdings import depths, name_of
 from stillroom.studio.pictures import escaped
 
-BOX = (150, 30)
+BOX = (184, 30)
 """Width and height of a stage, in pixels."""
-STEP = (185, 38)
+STEP = (220, 38)
 """From one box to the next, across and down."""
 LONGEST = 20000
 """Characters of a record."""
@@ -33,13 +33,15 @@ def _graph(made: Sequence[Manifest]) -> str:
     boxes = [
         f'<g transform="translate({x},{y})"><title>{escaped(name_of(manifest))}</title>'
         f'<rect width="{width}" height="{height}" rx="4"/>'
-        f'<text x="8" y="19">{escaped(shortened(manifest.name, 22))}</text></g>'
+        f'<text x="8" y="19">{escaped(shortened(manifest.name, 30))}</text></g>'
         for manifest in made
         for x, y in [at[name_of(manifest)]]
     ]
     wide, high = (max(place[axis] for place in at.values()) + BOX[axis] + 2 for axis in (0, 1))
     label = 'role="img" aria-label="lineage: each stage and what it was made from"'
-    return f'<svg viewBox="0 0 {wide} {high}" {label}>{"".join(lines + boxes)}</svg>'
+    return (
+        f'<svg viewBox="0 0 {wide} {high}" style="min-width:{wide * 3 // 4}px" {label}>{"".join(lines + boxes)}</svg>'
+    )
 
 
 def closest(made: Sequence[Manifest]) -> dict[str, list[str]]:

@@ -102,8 +102,8 @@ class Page:
             if figure is None:
                 return None, pictures.sentence("this run has no figure yet"), None
             rows = [[_cell(cell) for cell in row] for row in figure.rows]
-            drawn = plotly.io.from_json(figure.plot)
-            return drawn, pictures.sentence(figure.caption), gr.Dataframe(value=rows, headers=list(figure.columns))
+            drawn = plotly.io.from_json(figure.plot) if figure.plot else None
+            return drawn, pictures.caption(figure.caption), gr.Dataframe(value=rows, headers=list(figure.columns))
 
         gr.on([blocks.load, run.change], told(titles), run, choice)
         choice.change(told(draw), [run, choice], [plot, caption, table])

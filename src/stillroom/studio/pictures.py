@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,11 @@ def escaped(text: str, longest: int = LONGEST) -> str:
 
 def sentence(text: str, kind: str = "note") -> str:
     return f'<p class="{kind}">{escaped(text)}</p>'
+
+
+def caption(text: str) -> str:
+    """A figure's caption, what stands between backticks as code."""
+    return re.sub("&#96;(.*?)&#96;", r"<code>\1</code>", sentence(text))
 
 
 def turns(asked: Sequence[tuple[str, Turn | str]]) -> str:

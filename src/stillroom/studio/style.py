@@ -30,12 +30,12 @@ img.thin { height: 6px; }
 :is(#cards, #reply, #detail, #trials) :is(th, td) { text-align: left; vertical-align: top; padding: 3px 10px 3px 0;
   border: none; border-bottom: 1px solid var(--border-color-primary); }
 :is(#cards, #reply, #detail, #trials) :is(table, tr, thead, tbody) { border: none; }
-:is(#cards, #reply, #trials) th { white-space: nowrap; font-weight: 500; }
+:is(#cards, #reply, #trials) th { white-space: nowrap; font-weight: 500; width: 1%; }
 caption { text-align: left; }
 .graph { overflow-x: auto; padding: 12px;
   border: 1px solid var(--border-color-primary); border-radius: 8px; }
 .graph rect { fill: var(--block-background-fill); stroke: var(--body-text-color-subdued); }
-.graph svg { width: 100%; min-width: 900px; height: auto; }
+.graph svg { width: 100%; height: auto; }
 .graph text { fill: var(--body-text-color); font: 12px system-ui, sans-serif; }
 .graph path { stroke: var(--body-text-color-subdued); stroke-width: 1; opacity: .6; fill: none; }
 details summary { cursor: pointer; padding: 2px 0; } details pre { font-size: 12px; overflow: auto; max-height: 400px; }

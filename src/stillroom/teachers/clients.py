@@ -73,7 +73,9 @@ def library(name: str) -> Any:
     try:
         return __import__(name)
     except ImportError:
-        raise TeacherError(f"the teacher {name!r} needs its client library: pip install 'stillroom[api]'") from None
+        raise TeacherError(
+            f"the teacher {name!r} needs its client library: pip install -e '.[api]' in the checkout"
+        ) from None
 
 
 class NotFound(TeacherError):
