@@ -160,3 +160,17 @@ def test_a_run_s_rationales_are_measured_and_a_task_s_own_are_not_graded(tmp_pat
     assert cells[1]["words"][0] == 3
     assert cells[1]["accuracy"][0] == 1
     assert cells[None]["accuracy"] is None
+
+
+def test_a_part_of_a_run_s_rationales_is_taken_from_all_of_a_sorted_file(tmp_path: Path) -> None:
+    for name in ("problems", "rationales", "out"):
+        (tmp_path / name).mkdir()
+    write_lines(tmp_path / "problems" / "train.jsonl", [problem("p0", ("2 + 3", 5))])
+    texts = [" ".join(["word"] * length) for length in (1, 1, 1, 1, 9, 9)]
+    told = [Rationale(problem="p0", teacher="worked", granularity=None, format="plain", text=text) for text in texts]
+    write_lines(tmp_path / "rationales" / "rationales.jsonl", told)
+    parents = {name: tmp_path / name for name in ("problems", "rationales")}
+    make_compliance(ComplianceConfig(each=3), workplace(tmp_path / "out", parents=parents))
+    (cell,) = json.loads((tmp_path / "out" / "compliance.json").read_text())["cells"]
+    assert cell["n"] == 3
+    assert cell["words"][0] == pytest.approx((1 + 1 + 9) / 3)

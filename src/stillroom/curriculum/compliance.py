@@ -27,7 +27,7 @@ from stillroom.store import Workplace
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.teachers import concluded
 
-VERSION = 1
+VERSION = 2
 SENTENCE = re.compile(r"(?<=[.!?])[\"')\]*]*\s+(?=[\"'(*$\\A-Z0-9])|\n+")
 STEP = re.compile(r"^\s*(?:\d{1,2}[.)]|step \d+[:.]?|[-*•])\s", re.IGNORECASE | re.MULTILINE)
 EQUATION = re.compile(r"[\w)}\]%$]\s*=\s*[-$({\[\\\w]")
@@ -102,19 +102,20 @@ class Report(BaseModel):
 
 class ComplianceConfig(Config):
     each: int = Field(2000, ge=1)
-    """The first so many rationales of each cell are measured."""
+    """So many rationales of each cell are measured, evenly spaced: a file may be sorted, as by number of steps."""
 
 
 def make_compliance(config: ComplianceConfig, at: Workplace) -> None:
     """Stage `compliance`: the report on a run's rationales, as `compliance.json`."""
     problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
-    counted: Counter[Cell] = Counter()
-    texts = []
+    written: dict[Cell, list[Rationale]] = defaultdict(list)
     for one in read_lines(at.parents["rationales"] / "rationales.jsonl", Rationale):
-        problem = problems[one.problem]
-        cell = Cell(problem.task, one.teacher, one.format, one.granularity)
-        counted[cell] += 1
-        if counted[cell] <= config.each:
+        written[Cell(problems[one.problem].task, one.teacher, one.format, one.granularity)].append(one)
+    texts = []
+    for cell, rows in written.items():
+        count = min(config.each, len(rows))
+        for one in (rows[i * len(rows) // count] for i in range(count)):
+            problem = problems[one.problem]
             said = f"{one.text}\n{one.conclusion}" if one.conclusion else one.text
             answer = "" if one.teacher in TRUSTED else problem.answer  # it is the gold that such a text was made of
             texts.append(Text(cell, one.problem, said, answer, one.truncated, None, problem.kind))
