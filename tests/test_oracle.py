@@ -1,6 +1,7 @@
 """The oracle on planted traces: a reader that gets thoughts must find what was put into them, and lose without."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,6 +96,13 @@ def test_a_reader_is_opened_as_it_was_saved(lectures: evaluating.Lectures, taugh
     assert readers.answers(one, lectures.test, asked, 3) == readers.answers(two, lectures.test, asked, 3)
     single = [readers.answers(one, lectures.test, [question], 3)[0] for question in asked]
     assert readers.answers(one, lectures.test, asked, 3) == single
+
+
+def test_a_folder_without_an_entrance_is_no_injecting_reader(taught: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(taught[prompts.INJECTION], tmp_path / "reader")
+    (tmp_path / "reader" / readers.ENTRANCE).unlink()
+    with pytest.raises(DataError, match="by which thoughts get into this reader"):
+        readers.load(tmp_path / "reader")
 
 
 def test_thoughts_are_read_at_their_places(lectures: evaluating.Lectures, taught: dict[str, Path]) -> None:

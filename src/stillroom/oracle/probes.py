@@ -80,8 +80,8 @@ def _discriminant(scores_NM: Floats, targets_NC: Floats) -> tuple[Floats, Floats
 def accuracy(features_NF: Tensor, labels: Sequence[str], groups: Sequence[str]) -> float | None:
     """How often a probe is right on rows that are held out. None where there are too many answers or too few rows,
     no more of them than features."""
-    rows = np.arange(len(labels))
-    asked, taught = rows[rows % HELD_OUT == 0], rows[rows % HELD_OUT != 0]
+    asked = [row for row in range(len(labels)) if row % HELD_OUT == 0]
+    taught = [row for row in range(len(labels)) if row % HELD_OUT]
     if len(labels) < ENOUGH or len(set(labels)) > CLASSES or len(taught) <= features_NF.shape[1]:
         return None
     probe = fit(features_NF[taught], [labels[row] for row in taught], [groups[row] for row in taught])

@@ -148,7 +148,8 @@ class Entrance(nn.Module):
     def forward(self, thoughts_BKd: Tensor) -> Tensor:
         """(B, K, D)."""
         alone_BKd = thoughts_BKd.float() - self.centre_Kd
-        return alone_BKd if self.map is None else self.map(alone_BKd)  # type: ignore[no-any-return]
+        entered_BKD: Tensor = alone_BKd if self.map is None else self.map(alone_BKd)
+        return entered_BKD
 
 
 def save(reader: Reader, folder: Path) -> None:
@@ -169,6 +170,8 @@ def load(folder: Path, device: str = "cpu") -> Reader:
     student = students.load(folder, device).plain()
     if not arm(told.arm).injects:
         return Reader(student, told)
+    if not (folder / ENTRANCE).is_file():
+        raise DataError(f"{folder}: no {ENTRANCE}, by which thoughts get into this reader; run its recipe again")
     weights = load_file(folder / ENTRANCE)
     entrance = Entrance(weights["centre_Kd"], int(plain(student.model).config.get_text_config().hidden_size))
     entrance.load_state_dict(weights)
