@@ -250,6 +250,7 @@ def summary(result: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"  {strategy}, {reader}: {_share(own)} against {_share(best)} ({claim['best control']}): "
                 + ("established" if claim["established"] else "not established")
+                + (f"; {100 * claim['over lens']:+.1f} points over the {lens}" if (lens := claim["best lens"]) else "")
             )
     return lines
 
