@@ -1,6 +1,7 @@
 """The oracle on planted traces: a reader that gets thoughts must find what was put into them, and lose without."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,11 +90,19 @@ def test_what_is_printed_of_the_teaching(lectures: evaluating.Lectures, taught: 
 
 def test_a_reader_is_opened_as_it_was_saved(lectures: evaluating.Lectures, taught: dict[str, Path]) -> None:
     one, two = (readers.load(taught[prompts.INJECTION]) for _ in range(2))
-    assert one.map is not None  # width 16 to width 32
+    assert one.entrance is not None
+    assert one.entrance.map is not None  # width 16 to width 32
     asked = lectures.asked[:20]
     assert readers.answers(one, lectures.test, asked, 3) == readers.answers(two, lectures.test, asked, 3)
     single = [readers.answers(one, lectures.test, [question], 3)[0] for question in asked]
     assert readers.answers(one, lectures.test, asked, 3) == single
+
+
+def test_a_folder_without_an_entrance_is_no_injecting_reader(taught: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(taught[prompts.INJECTION], tmp_path / "reader")
+    (tmp_path / "reader" / readers.ENTRANCE).unlink()
+    with pytest.raises(DataError, match="by which thoughts get into this reader"):
+        readers.load(tmp_path / "reader")
 
 
 def test_thoughts_are_read_at_their_places(lectures: evaluating.Lectures, taught: dict[str, Path]) -> None:
@@ -157,11 +166,59 @@ def test_a_probe_reads_what_is_linear_and_nothing_else() -> None:
     draw = torch.Generator().manual_seed(0)
     features = torch.randn(200, 8, generator=draw)
     labels = ["big" if x[0] > 0 else "small" for x in features]
-    _, probe, accuracy = probes.chosen([torch.randn(200, 8, generator=draw), features], labels)
-    assert accuracy > 0.9
-    assert sum(a == b for a, b in zip(probe.read(features), labels, strict=True)) > 185
-    _, _, chance = probes.chosen([torch.randn(200, 8, generator=draw)], labels)
+    groups = [str(row) for row in range(200)]
+    right = probes.accuracy(features, labels, groups)
+    chance = probes.accuracy(torch.randn(200, 8, generator=draw), labels, groups)
+    assert right is not None
+    assert chance is not None
+    assert right > 0.9
     assert chance < 0.75
+    said = probes.fit(features, labels, groups).read(features)
+    assert sum(a == b for a, b in zip(said, labels, strict=True)) > 185
+
+
+def test_a_probe_tells_a_class_between_two_others() -> None:
+    """Three classes on one line: one-hot regression alone never puts the middle one highest."""
+    x = torch.linspace(-1, 1, 99)
+    labels = ["low" if at < -1 / 3 else "middle" if at < 1 / 3 else "top" for at in x.tolist()]
+    probe = probes.fit(x[:, None], labels, [str(row) for row in range(99)])
+    alone = probe.ridge.scores(x[:, None].double().numpy()).argmax(1)
+    assert 1 not in alone
+    assert sum(a == b for a, b in zip(probe.read(x[:, None]), labels, strict=True)) > 90
+
+
+def test_a_probe_leaves_unanswered_what_it_cannot_learn() -> None:
+    rows = [str(row) for row in range(80)]
+    assert probes.accuracy(torch.zeros(80, 63), ["a", "b"] * 40, rows) is not None
+    assert probes.accuracy(torch.zeros(80, 64), ["a", "b"] * 40, rows) is None  # 64 rows learn, 16 ask
+    assert probes.accuracy(torch.zeros(38, 2), ["a", "b"] * 19, rows[:38]) is None
+    assert probes.accuracy(torch.zeros(80, 2), rows, rows) is None
+
+
+def test_thoughts_enter_about_the_mean_of_their_place(lectures: evaluating.Lectures) -> None:
+    """What all problems think alike at a place tells a reader nothing, so it is not added."""
+    train = lectures.train
+    shifted = replace(train, thoughts_NKd=train.thoughts_NKd + 100 * torch.arange(1.0, 4)[:, None])
+    one, two = (readers.begin(CONFIG, prompts.INJECTION, side, lectures.taught[:9], "cpu") for side in (train, shifted))
+    assert one.entrance is not None
+    assert two.entrance is not None
+    entered = one.entrance(train.thoughts_NKd)
+    assert torch.allclose(entered, two.entrance(shifted.thoughts_NKd), atol=1e-3)
+    assert torch.allclose(entered.mean(0), torch.zeros(3, 32), atol=1e-5)
+
+
+def test_where_no_thought_holds_a_value_nothing_is_taught_or_claimed(
+    lectures: evaluating.Lectures, tmp_path: Path
+) -> None:
+    empty = evaluating.prepare(lectures.train, lectures.test, QUESTIONS, (None, None, None))
+    raw = readers.begin(CONFIG, prompts.INJECTION, empty.train, empty.taught, "cpu")
+    told = evaluating.teach(raw, empty, CONFIG, workplace(tmp_path))
+    assert (told["train"], told["loss by epoch"], told["validation loss"]) == (0, [], None)
+    result = evaluating.judged(empty, evaluating.hear({prompts.INJECTION: raw}, raw, empty))
+    assert result["claims"] == {}
+    lines = evaluating.summary(result | {"taught": {prompts.INJECTION: told}})
+    assert lines[0] == "  training questions: none, as no thought holds what is asked for"
+    assert lines[1].endswith("loss by epoch ; on validation -")
 
 
 def test_the_summary_holds_counts_losses_and_claims(lectures: evaluating.Lectures) -> None:

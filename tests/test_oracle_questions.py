@@ -195,5 +195,12 @@ def test_a_claim_needs_its_interval_above_every_control() -> None:
     claim = scoring.claims(scores, ("injection",))["q"]["injection"]
     assert (claim["established"], claim["best control"], claim["best lens"]) == (True, "majority", "linear probe")
     assert claim["over lens"] == pytest.approx(-0.1)
+    assert claim["clears lenses"] is False
+    weaker = {"q": scores["q"] | {"linear probe": at(0.6, 0.5, 0.69), "logit lens": at(0.2, 0.1, 0.3)}}
+    assert scoring.claims(weaker, ("injection",))["q"]["injection"]["clears lenses"] is True
+    weaker["q"]["logit lens"] = at(0.5, 0.1, 0.71)  # not the best, and not cleared either
+    assert scoring.claims(weaker, ("injection",))["q"]["injection"]["clears lenses"] is False
+    del weaker["q"]["linear probe"], weaker["q"]["logit lens"]
+    assert scoring.claims(weaker, ("injection",))["q"]["injection"]["clears lenses"] is None
     scores["q"]["output only"] = at(0.66, 0.6, 0.71)
     assert not scoring.claims(scores, ("injection",))["q"]["injection"]["established"]

@@ -137,6 +137,38 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_undisturbed_problems_stand_behind_the_others_and_think_the_same(folder: Path, tmp_path: Path) -> None:
+    """Of ten problems six are left alone; what they think and say does not depend on it."""
+    collect(thinker(), PROBLEMS, CONFIG, tmp_path, "test", tmp_path / "parts", left=6)
+    whole, some = tables.read(folder, "test"), tables.read(tmp_path, "test")
+    order = [0, 2, 5, 7, 1, 3, 4, 6, 8, 9]
+    assert [trace.problem for trace in some.rows] == [PROBLEMS[row].id for row in order]
+    assert [questions.disturbed(trace) for trace in some.rows] == [True] * 4 + [False] * 6
+    assert torch.allclose(some.thoughts_NKd, whole.thoughts_NKd[order], atol=1e-5)
+    for trace, row in zip(some.rows, order, strict=True):
+        assert trace.answer == whole.rows[row].answer
+        assert trace.outputs["early 0"] == whole.rows[row].outputs["early 0"]
+    seen = questions.seen(some.rows, (0, None, None))
+    asked = list(questions.ask(seen, list(questions.STRATEGIES), 0))
+    rows = {name: {one.row for one in asked if one.strategy == name} for name in questions.STRATEGIES}
+    every = {name for name, found in rows.items() if found == set(range(10))}
+    assert every == {
+        "thinking changes", "thinking helps", "top tokens", "entropy", "token class", "question", "value",
+        "founding contrastive",
+    }  # fmt: skip
+    assert all(rows[name] == set(range(4)) for name in questions.STRATEGIES.keys() - every)
+
+
+def test_the_stage_leaves_as_many_alone_as_it_is_told(tmp_path: Path) -> None:
+    at = workplace(tmp_path / "out", parents={"problems": tmp_path, "student": tmp_path / "student"})
+    save(thinker(), tmp_path / "student")
+    for name, problems in (("train", PROBLEMS[:6]), ("test", PROBLEMS[6:])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(problem.model_dump_json() + "\n" for problem in problems))
+    traces.make_traces(TraceConfig(train=5, disturbed=2, test=4, new_tokens=4, threads=1), at)
+    assert [questions.disturbed(trace) for trace in tables.read(at.out, "train").rows] == [True] * 2 + [False] * 3
+    assert all(questions.disturbed(trace) for trace in tables.read(at.out, "test").rows)
+
+
 def test_the_fingerprint_is_of_the_weights_that_think() -> None:
     assert fingerprint(thinker()) == fingerprint(thinker())
     other = thinker()

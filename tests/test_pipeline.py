@@ -90,6 +90,15 @@ def test_every_student_is_asked_further_where_the_recipe_wants_it() -> None:
     assert not any(s.name.startswith("faithfulness twin") for s in plan("abacus-full"))
 
 
+def test_a_reader_of_words_is_taught_where_it_is_asked_for() -> None:
+    known = {"injection", "question only", "output only"}
+    for given, wanted in (("oracle.text=true", {*known, "text"}), ("oracle.text=false", known)):
+        stages = {s.name: s for s in plan("abacus", given)}
+        assert {s.removeprefix("reader latent ") for s in stages if s.startswith("reader ")} == wanted
+        assert set(stages["oracle latent"].parents) == {"traces", *(f"reader {name}" for name in wanted)}
+        assert set(stages["oracle latent"].config["arms"]) == wanted
+
+
 def test_a_local_teacher_stands_beside_the_students(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     local = f"teacher={{name: local, folder: {tmp_path}}}"

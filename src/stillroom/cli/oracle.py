@@ -24,14 +24,15 @@ def trace(
     Example: stillroom trace stills/student/3f2a... --task abacus -n 200 -o traces
     """
     from stillroom.devices import use
-    from stillroom.oracle.traces import TraceConfig, collect, spread
+    from stillroom.evaluation import spaced
+    from stillroom.oracle.traces import TraceConfig, collect
     from stillroom.pipeline.questions import test_problems
     from stillroom.students import load
     from stillroom.tasks import TEST
 
     config = TraceConfig(new_tokens=new_tokens)
     student = load(student_folder(model), str(use(device, config.threads))).plain()
-    problems = spread(test_problems(task), limit)
+    problems = spaced(test_problems(task), limit)
     collect(student, problems, config, output, TEST, output / "partial")
     emit(str(output / f"{TEST}.parquet"))
 

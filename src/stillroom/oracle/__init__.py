@@ -15,12 +15,12 @@ from stillroom.oracle.evaluating import (
     make_oracle,
     make_reader,
 )
-from stillroom.oracle.prompts import ARMS
+from stillroom.oracle.prompts import ARMS, TEXT
 from stillroom.oracle.readers import ReaderConfig
 from stillroom.oracle.traces import VERSION as TRACES_VERSION
 from stillroom.oracle.traces import TraceConfig, make_traces
 
 __all__ = [
-    "ARMS", "READER_VERSION", "TRACES_VERSION", "VERSION", "ArmConfig", "OracleConfig", "QuestionsConfig",
+    "ARMS", "READER_VERSION", "TEXT", "TRACES_VERSION", "VERSION", "ArmConfig", "OracleConfig", "QuestionsConfig",
     "ReaderConfig", "TraceConfig", "make_oracle", "make_reader", "make_traces",
 ]  # fmt: skip

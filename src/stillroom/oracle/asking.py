@@ -5,6 +5,7 @@ from pathlib import Path
 
 from stillroom.errors import StoreError, UsageError
 from stillroom.oracle import questions
+from stillroom.oracle.evaluating import READER_VERSION
 from stillroom.oracle.prompts import INJECTION
 from stillroom.oracle.questions import STRATEGIES, Asked, Seen
 from stillroom.oracle.readers import Reader, answers, load
@@ -31,7 +32,10 @@ def find_reader(root: Path, student: Student, device: str = "cpu") -> Reader:
     """The newest injecting reader of the store that was taught on this student. Raises `UsageError` where none was."""
     who = fingerprint(student)
     store = Store(root)
-    made = [m for m in store.manifests() if m.stage == "reader" and m.config.get("arm") == INJECTION]
+    made = [
+        m for m in store.manifests()
+        if m.stage == "reader" and m.version == READER_VERSION and m.config.get("arm") == INJECTION
+    ]  # fmt: skip
     for manifest in reversed(made):
         folder = store.folder(manifest.stage, manifest.key)
         if damage := store.damage(folder):

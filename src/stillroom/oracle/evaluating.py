@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,8 @@ from stillroom.store import Workplace
 from stillroom.tasks import TEST, TRAIN
 from stillroom.training import fit
 
-READER_VERSION = 1
-VERSION = 1
+READER_VERSION = 2
+VERSION = 2
 READERS = (INJECTION, TEXT)
 """The arms that read thoughts; what they claim is held against all others."""
 VALIDATION = 10
@@ -106,7 +106,7 @@ def make_reader(config: ArmConfig, at: Workplace) -> None:
     device = str(use(at.device, config.reader.fit.threads))
     lectures = prepare(*read_both(at.parents["traces"]), config.questions, read_held(at.parents["traces"]))
     reader = begin(config.reader, config.arm, lectures.train, lectures.taught, device)
-    reader = Reader(reader.student, reader.told.model_copy(update={"held": lectures.held}), reader.map)
+    reader = replace(reader, told=reader.told.model_copy(update={"held": lectures.held}))
     told = teach(reader, lectures, config.reader, at)
     if at.main:
         save(reader, at.out)
@@ -122,11 +122,14 @@ def read_both(folder: Path) -> tuple[Traces, Traces]:
 
 
 def teach(reader: Reader, lectures: Lectures, config: ReaderConfig, at: Workplace) -> dict[str, Any]:
-    """Fit a reader in place; what was learned from, and the loss of each epoch."""
-    settled = config.fit.settled(len(lectures.taught))
-    fit(ReaderObjective(reader), batches(reader, lectures.train, lectures.taught, settled), settled, at)
+    """Fit a reader in place; what was learned from, and the loss of each epoch. Where no thought holds what is asked
+    for there is nothing to learn, and the reader stays as it began."""
+    settled = config.fit.settled(max(1, len(lectures.taught)))
+    if lectures.taught:
+        fit(ReaderObjective(reader), batches(reader, lectures.train, lectures.taught, settled), settled, at)
     reader.student.model.eval()  # type: ignore[no-untyped-call]
-    rows = [json.loads(line) for line in (at.out / "metrics.jsonl").read_text().splitlines()] if at.main else []
+    logged = at.out / "metrics.jsonl"
+    rows = [json.loads(line) for line in logged.read_text().splitlines()] if at.main and logged.is_file() else []
     per_epoch = max(1, len(lectures.taught) // settled.batch_size)
     epochs: dict[int, list[float]] = {}
     for row in rows:
@@ -138,11 +141,12 @@ def teach(reader: Reader, lectures: Lectures, config: ReaderConfig, at: Workplac
         "train problems": len({one.problem for one in lectures.taught}),
         "validation problems": len({one.problem for one in lectures.validation}),
         "loss by epoch": [sum(losses) / len(losses) for losses in epochs.values()],
-        "validation loss": loss(reader, lectures.train, lectures.validation),
+        "validation loss": loss(reader, lectures.train, lectures.validation) if lectures.validation else None,
     }
 
 
 class OracleConfig(Config):
+    arms: tuple[str, ...] = tuple(ARMS)
     reader: ReaderConfig = ReaderConfig()
     questions: QuestionsConfig = QuestionsConfig()
 
@@ -154,11 +158,11 @@ def make_oracle(config: OracleConfig, at: Workplace) -> None:
     """
     device = str(use(at.device, config.reader.fit.threads))
     train, test = read_both(at.parents["traces"])
-    readers = {name: load(at.parents[f"reader {name}"], device) for name in ARMS}
+    readers = {name: load(at.parents[f"reader {name}"], device) for name in config.arms}
     lectures = prepare(train, test, config.questions, read_held(at.parents["traces"]))
     raw = begin(config.reader, INJECTION, train, lectures.taught, device)
     said = hear(readers, raw, lectures)
-    taught = {name: json.loads((at.parents[f"reader {name}"] / "taught.json").read_text()) for name in ARMS}
+    taught = {name: json.loads((at.parents[f"reader {name}"] / "taught.json").read_text()) for name in config.arms}
     result = judged(lectures, said) | {"taught": taught, "student": train.student}
     write_json(at.out / "oracle.json", result)
     lines = [
@@ -219,7 +223,7 @@ def judged(lectures: Lectures, said: Mapping[str, Sequence[str | None]]) -> dict
         "test questions": dict(questions.counts(lectures.asked)),
         "held": lectures.held,
         "scores": scores,
-        "claims": scoring.claims(scores, READERS),
+        "claims": scoring.claims(scores, [name for name in READERS if name in said]),
         "founding": {
             there: {"there": scores.get(there), "trivial": trivial[there], "here": scores.get(here)}
             for there, here in pairs.items()
@@ -231,12 +235,13 @@ def summary(result: Mapping[str, Any]) -> list[str]:
     """A few lines for a person: what was taught, and what each reader can claim."""
     taught = result["taught"]
     counted = ", ".join(f"{name} {n}" for name, n in taught[INJECTION]["questions"].items())
-    lines = [f"  training questions: {counted}"]
+    lines = [f"  training questions: {counted or 'none, as no thought holds what is asked for'}"]
     for name, told in taught.items():
         losses = " ".join(f"{one:.3f}" for one in told["loss by epoch"])
+        unknown = told["validation loss"]
         lines.append(
             f"  {name}: train {told['train']}, validation {told['validation']} questions; loss by epoch {losses}; "
-            f"on validation {told['validation loss']:.3f}"
+            f"on validation {'-' if unknown is None else f'{unknown:.3f}'}"
         )
     for strategy, claims in result["claims"].items():
         scores = result["scores"][strategy]
@@ -245,6 +250,7 @@ def summary(result: Mapping[str, Any]) -> list[str]:
             lines.append(
                 f"  {strategy}, {reader}: {_share(own)} against {_share(best)} ({claim['best control']}): "
                 + ("established" if claim["established"] else "not established")
+                + (f"; {100 * claim['over lens']:+.1f} points over the {lens}" if (lens := claim["best lens"]) else "")
             )
     return lines
 

@@ -1,26 +1,29 @@
 """The plain lenses that a reader stands beside: linear probes and the logit lens, on the same thoughts.
 
-A probe is a multinomial logistic regression on standardised thoughts, fitted by L-BFGS; how strongly it is held back
-is chosen on a fifth of the training rows. The logit lens needs no fit: it says what the student's head ranks highest.
+A probe is the ridge probe of `lenses.probing`, from standardised thoughts to one-hot labels, and behind it a linear
+discriminant: where a class lies between others, as 7 between 6 and 8, its own output is seldom the highest (Hastie,
+Tibshirani, Friedman 2009, §4.2), but all outputs together tell it. The whole is affine. The logit lens needs no fit: it
+says what the student's head ranks highest.
 
-Legend: N rows, F features, C classes, K thoughts, d width.
+Legend: N rows, F features, M outputs of a ridge probe (one a class), C classes, K thoughts, d width.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from torch import Tensor
 
+from stillroom.lenses import probing
+from stillroom.lenses.probing import Floats, one_hot
 from stillroom.oracle import questions
 from stillroom.oracle.questions import Asked, Seen
 from stillroom.oracle.tables import Traces
 from stillroom.records import Trace
 
-PENALTIES = (1e-3, 1e-2, 1e-1)
-"""Halves of these weigh the squared coefficients beside the mean loss."""
-LOOKED = 1000
+LOOKED = 3000
 """Traces on which the steps that thoughts hold are told; what is then read of them is fitted on all."""
 CLASSES = 64
 """More different answers than that are no classes: the probe leaves such questions unanswered."""
@@ -28,59 +31,62 @@ ENOUGH = 40
 """Training rows of a cell below which nothing is fitted."""
 GAIN = 0.1
 """By how much a probe's accuracy must exceed the majority's for a thought to count as holding a step's value."""
+HELD_OUT = 5
+"""One of so many rows chooses what a probe reads, and teaches it nothing while it does."""
+SMALLEST = 1e-6
+"""Of the outputs' mean variance, added to each: one-hot labels sum to one, so that one direction has none."""
 
 
 class Probe(NamedTuple):
-    mean_F: Tensor
-    scale_F: Tensor
-    weight_CF: Tensor
-    bias_C: Tensor
+    ridge: probing.Probe
+    weights_MC: Floats
+    bias_C: Floats
     classes: tuple[str, ...]
 
     def read(self, features_NF: Tensor) -> list[str]:
         """The likeliest class of each row."""
-        x_NF = (features_NF.float() - self.mean_F) / self.scale_F
-        best: list[int] = (x_NF @ self.weight_CF.T + self.bias_C).argmax(1).tolist()
-        return [self.classes[index] for index in best]
+        scores_NC = self.ridge.scores(_floats(features_NF)) @ self.weights_MC + self.bias_C
+        return [self.classes[index] for index in scores_NC.argmax(1).tolist()]
 
 
-def fit(features_NF: Tensor, labels: Sequence[str], penalty: float) -> Probe:
-    """A multinomial logistic regression of the labels on the features."""
+def _floats(features_NF: Tensor) -> Floats:
+    return np.asarray(features_NF.double().numpy())
+
+
+def fit(features_NF: Tensor, labels: Sequence[str], groups: Sequence[str]) -> Probe:
+    """A probe of the labels; rows of one group stand together when the ridge's strength is chosen.
+
+    Raises `DataError` as `probing.fit` does.
+    """
     classes = tuple(sorted(set(labels)))
-    y_N = torch.tensor([classes.index(label) for label in labels])
-    x_NF = features_NF.float()
-    mean_F, scale_F = x_NF.mean(0), x_NF.std(0).clamp(min=1e-6)
-    x_NF = (x_NF - mean_F) / scale_F
-    weight_CF = torch.zeros(len(classes), x_NF.shape[1], requires_grad=True)
-    bias_C = torch.zeros(len(classes), requires_grad=True)
-    solver = torch.optim.LBFGS([weight_CF, bias_C], max_iter=40, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        loss = nn.functional.cross_entropy(x_NF @ weight_CF.T + bias_C, y_N) + penalty / 2 * weight_CF.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return Probe(mean_F, scale_F, weight_CF.detach(), bias_C.detach(), classes)
+    y_N = np.array([classes.index(label) for label in labels])
+    x_NF = _floats(features_NF)
+    ridge = probing.fit(x_NF, one_hot(y_N, len(classes)), groups)
+    return Probe(ridge, *_discriminant(ridge.scores(x_NF), one_hot(y_N, len(classes))), classes)
 
 
-def chosen(
-    choices: Sequence[Tensor], labels: Sequence[str], penalties: Sequence[float] = PENALTIES
-) -> tuple[int, Probe, float]:
-    """Which of several kinds of features a probe reads best, that probe on all rows, and its accuracy on the fifth of
-    the rows that chose it."""
-    rows = torch.arange(len(labels))
-    held, taught = rows[::5], rows[rows % 5 != 0]
-    truth = [labels[row] for row in held.tolist()]
-    scored = []
-    for number, features_NF in enumerate(choices):
-        for penalty in penalties:
-            probe = fit(features_NF[taught], [labels[row] for row in taught.tolist()], penalty)
-            hits = sum(a == b for a, b in zip(probe.read(features_NF[held]), truth, strict=True))
-            scored.append((hits / len(truth), -number, penalty))
-    accuracy, number, penalty = max(scored)
-    return -number, fit(choices[-number], labels, penalty), accuracy
+def _discriminant(scores_NM: Floats, targets_NC: Floats) -> tuple[Floats, Floats]:
+    """Weights and offsets of the log-probabilities of classes that are normal, of one covariance, and as frequent as
+    here (up to a constant of the row)."""
+    sizes_C = targets_NC.sum(0)
+    means_CM = targets_NC.T @ scores_NM / sizes_C[:, None]
+    rest_NM = scores_NM - targets_NC @ means_CM
+    spread_MM = rest_NM.T @ rest_NM / len(rest_NM)
+    spread_MM += SMALLEST * max(float(np.trace(spread_MM)) / len(spread_MM), SMALLEST) * np.eye(len(spread_MM))
+    weights_MC = np.linalg.solve(spread_MM, means_CM.T)
+    return weights_MC, np.log(sizes_C / sizes_C.sum()) - (weights_MC * means_CM.T).sum(0) / 2
+
+
+def accuracy(features_NF: Tensor, labels: Sequence[str], groups: Sequence[str]) -> float | None:
+    """How often a probe is right on rows that are held out. None where there are too many answers or too few rows,
+    no more of them than features."""
+    asked = [row for row in range(len(labels)) if row % HELD_OUT == 0]
+    taught = [row for row in range(len(labels)) if row % HELD_OUT]
+    if len(labels) < ENOUGH or len(set(labels)) > CLASSES or len(taught) <= features_NF.shape[1]:
+        return None
+    probe = fit(features_NF[taught], [labels[row] for row in taught], [groups[row] for row in taught])
+    said = probe.read(features_NF[asked])
+    return sum(text == labels[row] for text, row in zip(said, asked, strict=True)) / len(asked)
 
 
 def held(traces: Traces) -> tuple[int | None, ...]:
@@ -98,9 +104,9 @@ def held(traces: Traces) -> tuple[int | None, ...]:
             valued = [(row, questions.intermediate(traces.rows[row], step)) for row in looked]
             rows = [row for row, value in valued if value is not None]
             labels = [value for _, value in valued if value is not None]
-            if len(rows) >= ENOUGH and len(set(labels)) <= CLASSES:
-                _, _, accuracy = chosen([traces.thoughts_NKd[rows, thought]], labels, PENALTIES[1:2])
-                gains[step] = accuracy - Counter(labels).most_common(1)[0][1] / len(labels)
+            right = accuracy(_features(traces, rows, thought), labels, _groups(traces, rows))
+            if right is not None:
+                gains[step] = right - Counter(labels).most_common(1)[0][1] / len(labels)
         best = max(gains, key=lambda step: gains[step], default=None)
         found.append(best if best is not None and gains[best] >= GAIN else None)
     return tuple(found)
@@ -115,25 +121,36 @@ def probed(train: Traces, taught: Sequence[Asked], test: Traces, asked: Sequence
     wanted: dict[tuple[str, int | None], list[int]] = defaultdict(list)
     for number, question in enumerate(asked):
         wanted[question.cell].append(number)
+
+    @cache  # the same is asked about every thought that holds the same step: all thoughts together then answer alike
+    def right(thought: int | None, rows: tuple[int, ...], labels: tuple[str, ...]) -> float:
+        return accuracy(_features(train, rows, thought), labels, _groups(train, rows)) or 0.0
+
+    @cache
+    def learned(thought: int | None, rows: tuple[int, ...], labels: tuple[str, ...]) -> Probe:
+        return fit(_features(train, rows, thought), labels, _groups(train, rows))
+
     said: list[str | None] = [None] * len(asked)
     for cell, numbers in wanted.items():
-        known = cells[cell]
-        labels = [question.answer for question in known]
-        if len(labels) < ENOUGH or len(set(labels)) > CLASSES:
-            continue
-        own = _features(train, [question.row for question in known], cell[1])
-        number, probe, _ = chosen(own, labels)
-        read = probe.read(_features(test, [asked[n].row for n in numbers], cell[1])[number])
-        for n, answer in zip(numbers, read, strict=True):
-            said[n] = answer
+        known = tuple(one.row for one in cells[cell]), tuple(one.answer for one in cells[cell])
+        step = cell[1] if cell[1] is not None and cell[1] < train.steps else None
+        scores = {thought: right(thought, *known) for thought in (None, step)}
+        best = max(scores, key=lambda thought: scores[thought])
+        if scores[best]:
+            answers = learned(best, *known).read(_features(test, [asked[n].row for n in numbers], best))
+            for n, answer in zip(numbers, answers, strict=True):
+                said[n] = answer
     return said
 
 
-def _features(traces: Traces, rows: Sequence[int], step: int | None) -> list[Tensor]:
-    """All thoughts end to end, and the one that is asked about where it was consumed."""
-    every = traces.thoughts_NKd[list(rows)]
-    alone = [every[:, step]] if step is not None and step < traces.steps else []
-    return [every.flatten(1), *alone]
+def _groups(traces: Traces, rows: Sequence[int]) -> list[str]:
+    return [traces.rows[row].skeleton or traces.rows[row].problem for row in rows]
+
+
+def _features(traces: Traces, rows: Sequence[int], thought: int | None) -> Tensor:
+    """(N, d) of one thought, or (N, K·d) of all end to end."""
+    every_NKd = traces.thoughts_NKd[list(rows)]
+    return every_NKd.flatten(1) if thought is None else every_NKd[:, thought]
 
 
 def read_off(seen: Sequence[Seen], asked: Sequence[Asked]) -> list[str | None]:

@@ -122,13 +122,16 @@ def _check_places(tokenizer: PreTrainedTokenizerBase, made: Sequence[Prompt], in
 
 
 def texts(traces: Sequence[Trace], asked: Sequence[Asked]) -> list[str]:
-    """All that any arm may show or say, for a tokenizer that is made of it."""
+    """All that any arm may show or say, once, for a tokenizer that is made of it."""
     every = Arm(("problem", "trace", "output")).shows
-    return [
-        shown(traces[one.row], one, every) + BEFORE + PLACE + "\n" + query(one.text) + said(one.answer) for one in asked
-    ]
+    about = {(one.row, STRATEGIES[one.strategy].blind): one for one in asked}
+    told = [shown(traces[row], one, every) + BEFORE + PLACE + "\n" for (row, _), one in about.items()]
+    return [*told, *dict.fromkeys(text for one in asked for text in (query(one.text), said(one.answer)))]
 
 
 def _tokens(rows: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    found: list[list[int]] = tokenizer(list(rows), add_special_tokens=False)["input_ids"] if rows else []
-    return found
+    """Each different row is read once: the same few questions are asked about thousands of traces."""
+    distinct = list(dict.fromkeys(rows))
+    read: list[list[int]] = tokenizer(distinct, add_special_tokens=False)["input_ids"] if distinct else []
+    known = dict(zip(distinct, read, strict=True))
+    return [known[row] for row in rows]

@@ -45,6 +45,8 @@ class Strategy:
     """The problem and the output must not be shown: they hold the answer."""
     side: Callable[[str], str] = lambda answer: answer
     """What is balanced: the answers themselves, or where they are outputs whether there is a change."""
+    alone: bool = False
+    """Thoughts that nothing disturbed decide it, with what is said with and without them."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ def _plain(text: str) -> str:
 
 def _count(trace: Trace) -> int:
     return len(trace.thoughts)
+
+
+def disturbed(trace: Trace) -> bool:
+    """Whether the trace holds the outputs of disturbed thoughts, or only those with all thoughts and with none."""
+    return f"{KINDS[0]} 0" in trace.outputs
 
 
 def changed(trace: Trace, name: str) -> bool:
@@ -207,25 +214,30 @@ STRATEGIES: dict[str, Strategy] = {
         _one(lambda seen: str(settled(seen.trace))),
     ),
     "thinking changes": Strategy(
-        ("Does thinking change the output?", "Is the output another one without thinking?"), _one(_changes)
+        ("Does thinking change the output?", "Is the output another one without thinking?"),
+        _one(_changes),
+        alone=True,
     ),
     "thinking helps": Strategy(
         ("Does thinking help or hurt?", "How does thinking change whether the output is right?"),
         _one(lambda seen: seen.effect),
+        alone=True,
     ),
     "early output": Strategy(
         ("What would be said after {i} steps?", "What is the output when thinking ends after {i} steps?"), _decoded
     ),
     "top tokens": Strategy(
-        ("Which tokens does step {i} favour?", "What are the top tokens of step {i}?"), _each(_top)
+        ("Which tokens does step {i} favour?", "What are the top tokens of step {i}?"), _each(_top), alone=True
     ),
     "entropy": Strategy(
         ("What is the entropy of step {i} in whole nats?", "How many nats of entropy has step {i}?"),
         _each(lambda trace, i: str(round(trace.thoughts[i].entropy))),
+        alone=True,
     ),
     "token class": Strategy(
         ("Which class of token does step {i} favour?", "What kind of token is step {i} nearest to?"),
         _each(lambda trace, i: token_class(trace.thoughts[i])),
+        alone=True,
     ),
     "summary": Strategy(("Summarize the thinking.", "What is the thinking doing, in short?"), _one(_summary)),
     "question": Strategy(
@@ -233,9 +245,10 @@ STRATEGIES: dict[str, Strategy] = {
         _one(lambda seen: seen.trace.question),
         _same_numbers,
         blind=True,
+        alone=True,
     ),
     "value": Strategy(
-        ("Which intermediate value does step {i} hold?", "What value stands in step {i}?"), _values
+        ("Which intermediate value does step {i} hold?", "What value stands in step {i}?"), _values, alone=True
     ),
     "founding critical": Strategy(
         (founding.CRITICAL,), _one(lambda seen: f"Step {founding.critical(seen.trace)}"), founding.same_step
@@ -247,6 +260,7 @@ STRATEGIES: dict[str, Strategy] = {
         (founding.CONTRASTIVE,),
         _one(lambda seen: "Yes" if founding.contrastive(seen.trace) else "No"),
         founding.same_side,
+        alone=True,
     ),
     "founding redundancy": Strategy(
         (founding.REDUNDANCY,), _one(lambda seen: founding.listed(founding.redundant(seen.trace))), founding.mostly
@@ -268,13 +282,15 @@ def seen(traces: Sequence[Trace], held: tuple[int | None, ...] = ()) -> list[See
 
 
 def ask(rows: Sequence[Seen], strategies: Sequence[str], seed: int) -> Iterator[Asked]:
-    """Every question of these strategies about every trace, each in a phrasing drawn for it. Raises `UsageError` for
-    an unknown strategy."""
+    """Every question of these strategies that a trace decides, each in a phrasing drawn for it. Raises `UsageError`
+    for an unknown strategy."""
     for name in strategies:
         if name not in STRATEGIES:
             raise UsageError(unknown("question", name, STRATEGIES))
         strategy = STRATEGIES[name]
         for row, one in enumerate(rows):
+            if not (strategy.alone or disturbed(one.trace)):
+                continue
             draw = random.Random(f"{seed} {name} {one.trace.problem}")
             for step, answer in strategy.labels(one):
                 text = draw.choice(strategy.phrasings).replace("{i}", str(step))

@@ -1,8 +1,9 @@
 """Readers: small language models that answer questions about a trace, taught through the one loop.
 
 An injecting reader gets the thoughts as vectors, added after an early block on placeholder tokens and matched in norm
-(Activation Oracles, arXiv 2512.15674); a linear map stands before where the reader's width is not the student's, and it
-is trained with the reader.
+(Activation Oracles, arXiv 2512.15674). They are taken about the mean of their place in the training traces, or most of
+what is added would be the same in every problem; a linear map stands before where the reader's width is not the
+student's, and it is trained with the reader.
 
 Legend: B rows, T tokens, K thoughts of a row (or positions with a label, in labels_BK), d width of the student, D of
 the reader.
@@ -39,7 +40,7 @@ from stillroom.students.thinking import plain
 from stillroom.students.tokens import add_tokens, settle_padding
 from stillroom.training import Batch, Batches, FitConfig
 
-READER, MAP = "reader.json", "map.safetensors"
+READER, ENTRANCE = "reader.json", "entrance.safetensors"
 NUMBERS = 201
 """A tokenizer from scratch knows the whole numbers below, and what the training questions hold."""
 
@@ -78,7 +79,8 @@ class Reader:
     student: Student
     """The language model that reads, held as any other."""
     told: Told
-    map: nn.Linear | None = None
+    entrance: "Entrance | None" = None
+    """Of a reader that gets thoughts as vectors."""
 
     @property
     def context(self) -> int:
@@ -126,21 +128,35 @@ def begin(config: ReaderConfig, name: str, traces: Traces, asked: Sequence[Asked
         arm=name, student=traces.student, thoughts=count, width=width, layer=config.layer, strength=config.strength
     )
     own = int(plain(model).config.get_text_config().hidden_size)
-    fits = own == width or not arm(name).injects
-    return Reader(Student(model.eval(), tokenizer, manner), told, None if fits else _map(width, own).to(device))
+    entrance = Entrance(traces.thoughts_NKd.float().mean(0), own).to(device) if arm(name).injects else None
+    return Reader(Student(model.eval(), tokenizer, manner), told, entrance)
 
 
-def _map(width: int, own: int) -> nn.Linear:
-    made = nn.Linear(width, own, bias=False)
-    nn.init.orthogonal_(made.weight)
-    return made
+class Entrance(nn.Module):
+    """The way of a thought into a reader of width `own`: less the mean of its place, then through the map."""
+
+    centre_Kd: Tensor
+
+    def __init__(self, centre_Kd: Tensor, own: int) -> None:
+        super().__init__()
+        self.register_buffer("centre_Kd", centre_Kd)
+        width = centre_Kd.shape[1]
+        self.map = None if own == width else nn.Linear(width, own, bias=False)
+        if self.map is not None:
+            nn.init.orthogonal_(self.map.weight)
+
+    def forward(self, thoughts_BKd: Tensor) -> Tensor:
+        """(B, K, D)."""
+        alone_BKd = thoughts_BKd.float() - self.centre_Kd
+        entered_BKD: Tensor = alone_BKd if self.map is None else self.map(alone_BKd)
+        return entered_BKD
 
 
 def save(reader: Reader, folder: Path) -> None:
-    """Write a reader's folder: a student's, with `reader.json` and its map beside the weights."""
+    """Write a reader's folder: a student's, with `reader.json` and the thoughts' entrance beside the weights."""
     students.save(reader.student, folder)
-    if reader.map is not None:
-        save_file(reader.map.state_dict(), folder / MAP)
+    if reader.entrance is not None:
+        save_file(reader.entrance.state_dict(), folder / ENTRANCE)
     write_json(folder / READER, reader.told.model_dump(mode="json"))
 
 
@@ -152,12 +168,14 @@ def load(folder: Path, device: str = "cpu") -> Reader:
         )
     told = Told.model_validate(read_json(folder / READER))
     student = students.load(folder, device).plain()
-    made = None
-    if (folder / MAP).is_file():
-        weights = load_file(folder / MAP)
-        made = _map(told.width, len(weights["weight"])).to(device)
-        made.load_state_dict(weights)
-    return Reader(student, told, made)
+    if not arm(told.arm).injects:
+        return Reader(student, told)
+    if not (folder / ENTRANCE).is_file():
+        raise DataError(f"{folder}: no {ENTRANCE}, by which thoughts get into this reader; run its recipe again")
+    weights = load_file(folder / ENTRANCE)
+    entrance = Entrance(weights["centre_Kd"], int(plain(student.model).config.get_text_config().hidden_size))
+    entrance.load_state_dict(weights)
+    return Reader(student, told, entrance.to(device))
 
 
 class ReaderObjective(nn.Module):
@@ -165,7 +183,7 @@ class ReaderObjective(nn.Module):
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
-        self.model, self.map, self.told = reader.student.model, reader.map, reader.told
+        self.model, self.entrance, self.told = reader.student.model, reader.entrance, reader.told
 
     def forward(
         self,
@@ -175,20 +193,18 @@ class ReaderObjective(nn.Module):
         places_BK: Tensor | None = None,
         thoughts_BKd: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        with reading(self.model, self.map, self.told, places_BK, thoughts_BKd):
+        with reading(self.model, self.entrance, self.told, places_BK, thoughts_BKd):
             logits_BKV = kept_logits(self.model, input_ids_BT, keep_K, None)
         return {CE: nn.functional.cross_entropy(logits_BKV.flatten(0, 1), labels_BK.flatten())}
 
 
 def reading(
-    model: Any, map_: nn.Linear | None, told: Told, places_BK: Tensor | None, thoughts_BKd: Tensor | None
+    model: Any, entrance: Entrance | None, told: Told, places_BK: Tensor | None, thoughts_BKd: Tensor | None
 ) -> contextlib.AbstractContextManager[None]:
     """Within, the model's passes get the thoughts at their places; nothing is added where there are none."""
-    if places_BK is None or thoughts_BKd is None:
+    if entrance is None or places_BK is None or thoughts_BKd is None:
         return contextlib.nullcontext()
-    wanted = map_.weight.dtype if map_ is not None else thoughts_BKd.dtype
-    vectors_BKD = thoughts_BKd if map_ is None else map_(thoughts_BKd.to(wanted))
-    return added(plain(model), told.layer, places_BK, vectors_BKD, told.strength)
+    return added(plain(model), told.layer, places_BK, entrance(thoughts_BKd), told.strength)
 
 
 def lessons(reader: Reader, traces: Traces, asked: Sequence[Asked]) -> list[tuple[Example, Prompt, int]]:
@@ -250,7 +266,7 @@ def answers(
             places = [[place + longest - len(made[row].ids) for place in made[row].places] for row in rows]
             places_BK = torch.tensor(places, device=model.device)
             thoughts_BKd = traces.thoughts_NKd[[asked[row].row for row in rows]].to(model.device)
-        with reading(student.model, reader.map, told, places_BK, thoughts_BKd):
+        with reading(student.model, reader.entrance, told, places_BK, thoughts_BKd):
             found = decode(
                 model, [made[row].ids for row in rows], new_tokens, int(tokenizer.pad_token_id), student.stops
             )

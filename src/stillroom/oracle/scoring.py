@@ -88,13 +88,14 @@ def table(asked: Sequence[Asked], said: Mapping[str, Sequence[str | None]]) -> d
 
 def claims(scores: Mapping[str, Mapping[str, Any]], readers: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """For each strategy and reader: the best control, by how much the reader exceeds it, and whether that is
-    established; and beside it the best of the plain lenses."""
+    established; and beside it the best of the plain lenses, and whether the reader clears them too."""
     told: dict[str, dict[str, dict[str, Any]]] = {}
     for strategy, by in scores.items():
         told[strategy] = {}
         controls = {who: score["balanced"] for who, score in by.items() if who not in (*readers, *LENSES)}
         best = max(controls, key=lambda who: controls[who]["value"])
-        lens = max((w for w in by if w in LENSES), key=lambda who: by[who]["balanced"]["value"], default=None)
+        lenses = {who: by[who]["balanced"] for who in LENSES if who in by}
+        lens = max(lenses, key=lambda who: lenses[who]["value"], default=None)
         for reader in readers:
             own = by[reader]["balanced"]
             told[strategy][reader] = {
@@ -102,6 +103,7 @@ def claims(scores: Mapping[str, Mapping[str, Any]], readers: Sequence[str]) -> d
                 "gain": own["value"] - controls[best]["value"],
                 "established": all(own["low"] > score["high"] for score in controls.values()),
                 "best lens": lens,
-                "over lens": None if lens is None else own["value"] - by[lens]["balanced"]["value"],
+                "over lens": None if lens is None else own["value"] - lenses[lens]["value"],
+                "clears lenses": None if lens is None else all(own["low"] > score["high"] for score in lenses.values()),
             }
     return told

@@ -18,6 +18,7 @@ from torch import Tensor
 from stillroom.config import Config
 from stillroom.devices import use
 from stillroom.errors import DataError, UsageError
+from stillroom.evaluation import spaced
 from stillroom.evaluation.thinking import strangers
 from stillroom.files import read_json, read_lines, write_json
 from stillroom.oracle import probes, tables
@@ -28,7 +29,7 @@ from stillroom.students import Student, load
 from stillroom.students.thoughts import Answer, answer_variants, statistics, trace_variants
 from stillroom.tasks import TEST, TRAIN
 
-VERSION = 1
+VERSION = 2
 ASKED, HELD = "asked.json", "held.json"
 
 
@@ -36,6 +37,9 @@ class TraceConfig(Config):
     """What is traced: so many problems of each split, and how they are disturbed."""
 
     train: int = Field(1500, ge=2)
+    disturbed: int | None = Field(None, ge=0)
+    """So many of the training problems are disturbed (all where it is not given). Of the others what is thought is kept
+    and what is said with and without it, which a tenth of the time buys."""
     test: int = Field(500, ge=2)
     new_tokens: int = Field(24, ge=1)
     scale: float = Field(1.0, ge=0)
@@ -53,20 +57,15 @@ def make_traces(config: TraceConfig, at: Workplace) -> None:
     Raises `DataError` where a problem stands in both splits.
     """
     splits = {
-        name: spread(read_lines(at.parents["problems"] / f"{name}.jsonl", Problem), count)
+        name: spaced(read_lines(at.parents["problems"] / f"{name}.jsonl", Problem), count)
         for name, count in ((TRAIN, config.train), (TEST, config.test))
     }
     refuse_shared(splits[TRAIN], splits[TEST])
     student = load(at.parents["student"], str(use(at.device, config.threads))).plain()
+    left = {TRAIN: max(0, len(splits[TRAIN]) - config.disturbed) if config.disturbed is not None else 0, TEST: 0}
     for name, problems in splits.items():
-        collect(student, problems, config, at.out, name, at.partial / name)
+        collect(student, problems, config, at.out, name, at.partial / name, left[name])
     write_json(at.out / HELD, probes.held(tables.read(at.out, TRAIN)))
-
-
-def spread(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """At most so many of them, evenly spaced."""
-    count = min(count, len(problems))
-    return [problems[i * len(problems) // count] for i in range(count)]
 
 
 def content(question: str) -> str:
@@ -100,29 +99,44 @@ def fingerprint(student: Student) -> str:
 
 
 def collect(
-    student: Student, problems: Sequence[Problem], config: TraceConfig, folder: Path, name: str, parts: Path
+    student: Student,
+    problems: Sequence[Problem],
+    config: TraceConfig,
+    folder: Path,
+    name: str,
+    parts: Path,
+    left: int = 0,
 ) -> None:
     """Write `NAME.parquet` and `NAME.safetensors` below `folder`; parts that a killed run left in `parts` are kept.
 
-    Raises as `fitting` does, and `UsageError` for parts of another run.
+    `left` problems, evenly spaced, are not disturbed; they stand behind the others. Raises as `fitting` does, and
+    `UsageError` for parts of another run.
     """
     who = fingerprint(student)
     if len(problems) < 2:
         raise DataError(f"{name}: {len(problems)} problems: at least two are needed, so that thoughts can be swapped")
+    whole = spaced(range(len(problems)), len(problems) - left)
+    problems = [problems[row] for row in (*whole, *sorted({*range(len(problems))} - {*whole}))]
     prompts = fitting(student, problems, config.new_tokens)
     _settle(parts, {"student": who, "config": config.model_dump(), "problems": [p.key() for p in problems]})
-    count = -(-len(problems) // max(2, config.part))
+    runs = [*_parts(0, len(whole), config.part), *_parts(len(whole), len(problems), config.part)]
     folder.mkdir(parents=True, exist_ok=True)
     with meter(f"traces {name}", len(problems), "problems") as bar:
-        for number in range(count):
-            rows = range(number * len(problems) // count, (number + 1) * len(problems) // count)
+        for number, rows in enumerate(runs):
             if not tables.whole_part(parts, number):
                 chosen = [problems[row] for row in rows]
-                made, vectors = traced(student, who, chosen, [prompts[row] for row in rows], config)
+                disturbed = rows.start < len(whole)
+                made, vectors = traced(student, who, chosen, [prompts[row] for row in rows], config, disturbed)
                 tables.write_part(parts, number, made, vectors)
             bar.advance(len(rows))
-    tables.join(parts, count, folder, name)
+    tables.join(parts, len(runs), folder, name)
     shutil.rmtree(parts)
+
+
+def _parts(first: int, end: int, most: int) -> list[range]:
+    """The rows from `first` to `end` in parts of like size, at most `most` (and two) each."""
+    count = -(-(end - first) // max(2, most))
+    return [range(first + n * (end - first) // count, first + (n + 1) * (end - first) // count) for n in range(count)]
 
 
 def fitting(student: Student, problems: Sequence[Problem], new_tokens: int) -> list[list[int]]:
@@ -155,13 +169,21 @@ def _settle(parts: Path, asked: dict[str, object]) -> None:
 
 
 def traced(
-    student: Student, who: str, problems: Sequence[Problem], prompts: Sequence[Sequence[int]], config: TraceConfig
+    student: Student,
+    who: str,
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[int]],
+    config: TraceConfig,
+    disturbed: bool = True,
 ) -> tuple[list[Trace], dict[str, Tensor]]:
-    """The traces of these problems, whose swaps and means are taken among them, and their vectors by name."""
+    """The traces of these problems, whose swaps and means are taken among them, and their vectors by name. Those that
+    are not disturbed are told with all thoughts and with none."""
     thinker, told = student.thinker(), student.manner.thoughts
     assert told is not None
     partners = strangers(problems)
     variants = trace_variants(told.count, partners, config.scale, config.seed)
+    if not disturbed:
+        variants = {name: variants[name] for name in ("early 0", f"early {told.count}")}
     names = list(variants)
     whole = names.index(f"early {told.count}")
     answered = answer_variants(thinker, prompts, list(variants.values()), config.new_tokens, reference=whole)

@@ -272,14 +272,15 @@ class Planner:
         fit = entry.reader.fit.model_copy(update={"seed": entry.reader.fit.seed + seed})
         reader = entry.reader.model_copy(update={"fit": fit})
         readers: dict[str, Stage] = {}
-        for name in oracle.ARMS:
+        arms = tuple(name for name in oracle.ARMS if entry.text or name != oracle.TEXT)
+        for name in arms:
             config = oracle.ArmConfig(arm=name, reader=reader, questions=entry.questions)
             run = partial(oracle.make_reader, config)
             readers[f"reader {name}"] = self.stage(
                 "reader", f"reader {label} {name}", oracle.READER_VERSION, config, {"traces": traces}, run
             )
         yield from readers.values()
-        last = oracle.OracleConfig(reader=reader, questions=entry.questions)
+        last = oracle.OracleConfig(arms=arms, reader=reader, questions=entry.questions)
         parents = {"traces": traces, **readers}
         run = partial(oracle.make_oracle, last)
         yield self.stage("oracle", f"oracle {label}", oracle.VERSION, last, parents, run)

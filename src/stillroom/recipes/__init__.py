@@ -71,6 +71,8 @@ class OracleEntry(Config):
     traces: TraceConfig = TraceConfig()
     questions: QuestionsConfig = QuestionsConfig()
     reader: ReaderConfig = ReaderConfig()
+    text: bool = True
+    """Whether one more reader gets the trace in words: its texts are long, and an update takes ten times as long."""
 
 
 class Settings(Config):
