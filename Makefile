@@ -12,7 +12,7 @@ venv: .venv/.ready
 	touch $@
 
 run: venv
-	$(BIN)/stillroom run abacus
+	$(BIN)/stillroom run abacus --on ray
 
 test: venv
 	$(BIN)/python -m pytest

@@ -192,7 +192,7 @@ class Planner:
             yield from (asked[TEACHER], answered[TEACHER, 0])
         for seed in recipe.seeds:
             people = People(self.where, recipe, self.label).all(seed, problems, lessons, worked, primer)
-            yield from people.values()
+            yield from self._longest_first(people)
             trained |= {self.label(name, seed): stage for name, stage in people.items()}
             for name, person in people.items():
                 if name == BASE or recipe.students[name].twin_of is None:
@@ -221,6 +221,11 @@ class Planner:
         yield from (stage for _, stage in measured)
         told = {role: stage for role, stage in measured if role}
         yield self._report(problems, gate, scores, trained, looked, told, paired, thinking, obeyed)
+
+    def _longest_first(self, people: Mapping[str, Stage]) -> list[Stage]:
+        """The base, then students that think: on a cluster the others are taught meanwhile."""
+        order = {name: 1 if entry.thoughts else 2 for name, entry in self.recipe.students.items()}
+        return [people[name] for name in sorted(people, key=lambda name: order.get(name, 0))]
 
     def label(self, name: str, seed: int) -> str:
         return name if len(self.recipe.seeds) == 1 or name == TEACHER else f"{name}@{seed}"
