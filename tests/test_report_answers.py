@@ -3,7 +3,7 @@
 import pytest
 
 from report_toys import FINDINGS, LENS, SCORES, finding, score
-from stillroom.records import Finding, Null
+from stillroom.records import Finding, Null, Score
 from stillroom.report.answers import UNANSWERED, attends, concentrates, lives, questions, recovers, solves
 from stillroom.report.evidence import Evidence
 from stillroom.report.suits import UNCOMPARED
@@ -54,9 +54,9 @@ def test_the_base_is_no_side_of_the_comparison_of_students() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "memory", "null"),
     [
-        ((1.0, 0.96, 1.0), (0.99, 0.95, 1.0), "no memorisation is established", "That is above the null"),
-        ((1.0, 0.96, 1.0), (0.5, 0.4, 0.6), "part of its training accuracy is memory", "That is above the null"),
-        ((0.1, 0.05, 0.2), (0.12, 0.1, 0.2), "no memorisation is established", "That is not above the null"),
+        ((1.0, 0.96, 1.0), (0.99, 0.95, 1.0), "no memorisation is established", "Test accuracy is above the null"),
+        ((1.0, 0.96, 1.0), (0.5, 0.4, 0.6), "part of its training accuracy is memory", "accuracy is above the null"),
+        ((0.1, 0.05, 0.2), (0.12, 0.1, 0.2), "no memorisation is established", "accuracy is not above the null"),
     ],
 )
 def test_memory_and_skill_are_told_by_intervals(train, test, memory: str, null: str) -> None:
@@ -66,6 +66,42 @@ def test_memory_and_skill_are_told_by_intervals(train, test, memory: str, null: 
     assert null in told
     assert "On longer problems 25.0 % [20.0 %, 30.0 %] (n = 100)." in told
     assert "the most frequent training answer: 10.0 % [5.0 %, 15.0 %] (n = 100)" in told
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.02, "That is not above the null"), (0.5, "That is above the null")])
+def test_every_split_stands_beside_its_own_null(low: float, verdict: str) -> None:
+    nulls = [score("majority", "test", 0.1, 0.05, 0.15), score("majority", "longer", 0.3, 0.2, 0.4)]
+    mine = [score("s", "train", 1, 1, 1), score("s", "test", 0.9, 0.8, 1), score("s", "longer", 0.55, low, 0.6)]
+    (told,) = solves(Evidence([*nulls, *mine], [], []))
+    test, longer = told.split(" On longer problems ")
+    assert "Test accuracy is above the null, the most frequent training answer: 10.0 %" in test
+    assert longer.endswith(f"{verdict}, the most frequent training answer: 30.0 % [20.0 %, 40.0 %] (n = 100).")
+
+
+def steps(student: str, split: str, *rows: tuple[float, int]) -> list[Score]:
+    """Scores by number of steps, each a share and of how many, and of all together."""
+    whole = sum(value * n for value, n in rows) / sum(n for _, n in rows)
+    held = [score(student, split, value, 0, 1, str(i)).model_copy(update={"n": n}) for i, (value, n) in enumerate(rows)]
+    return [score(student, split, whole, whole, whole), *held]
+
+
+def test_another_mix_of_steps_is_no_memory() -> None:
+    """Solved are all problems of the one length and none of the other, in training as in test."""
+    alike = [*steps("s", "train", (1.0, 80), (0.0, 20)), *steps("s", "test", (1.0, 10), (0.0, 90))]
+    (told,) = solves(Evidence(alike, [], []))
+    assert "80.0 % [80.0 %, 80.0 %] (n = 100) on training problems, 10.0 %" in told
+    assert "training minus test accuracy is 0.0 %" in told
+    assert "no memorisation is established" in told
+
+
+def test_a_gap_that_the_null_has_as_well_is_no_memory() -> None:
+    rows = {"train": (0.9, 1000), "test": (0.5, 1000)}
+    mine = [s for split, row in rows.items() for s in steps("s", split, row)]
+    (told,) = solves(Evidence(mine, [], []))
+    assert "part of its training accuracy is memory" in told
+    null = [s for split, row in rows.items() for s in steps("majority", split, row)]
+    (told,) = solves(Evidence([*mine, *null], [], []))
+    assert "no memorisation is established" in told
 
 
 def test_a_student_without_both_scores_is_left_out() -> None:
@@ -79,14 +115,33 @@ def test_no_answer_stands_without_its_n() -> None:
         )
 
 
+OTHERS = "training problems minus their copies with other numbers, accuracy"
+
+
 @pytest.mark.parametrize(("low", "verdict"), [(0.2, "it does worse on them"), (0.1, "no difference is established")])
 def test_other_numbers_are_told_beside_their_null(low: float, verdict: str) -> None:
-    metric = "training problems minus their copies with other numbers, accuracy"
-    gap = finding(metric, 0.3, low, 0.4, 0.1, lens="memorising", subject="normal")
+    gap = finding(OTHERS, 0.3, low, 0.4, 0.1, lens="memorising", subject="normal")
     told = {sentence.partition(":")[0]: sentence for sentence in solves(Evidence(SCORES, [], [gap]))}
-    assert told["normal"].endswith(
-        f"cost 30.0 % [{100 * low:.1f} %, 40.0 %] (n = 50), null 10.0 % [5.0 %, 15.0 %]: {verdict}."
+    null = "null (the most frequent training answer) 10.0 % [5.0 %, 15.0 %]"
+    assert f"cost 30.0 % [{100 * low:.1f} %, 40.0 %] (n = 50), {null}: {verdict}." in told["normal"]
+
+
+@pytest.mark.parametrize(
+    ("test", "heart", "said"),
+    [(0.9, 0.0, "does not show memory of problems"), (0.9, 0.5, "answers are known by heart."), (0.1, 0.0, "")],
+)
+def test_what_other_numbers_cost_is_memory_only_where_something_else_says_so(
+    test: float, heart: float, said: str
+) -> None:
+    cost = finding(OTHERS, 0.3, 0.2, 0.4, 0.1, lens="memorising", subject="s")
+    given = finding(
+        "copies that were given their original's answer", heart, heart, heart, 0.1, lens="memorising", subject="s"
     )
+    scores = [score("s", "train", 0.9, 0.8, 1), score("s", "test", test, test, test)]
+    (told,) = solves(Evidence(scores, [], [cost, given]))
+    assert ("part of its training accuracy is memory" in told) == (test < 0.9)
+    assert ("does not show memory of problems" in told) == (said == "does not show memory of problems")
+    assert said in told
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(0.3, "the value is used there"), (0.17, "not established")])
