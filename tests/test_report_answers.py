@@ -27,8 +27,32 @@ def test_a_value_is_read_only_above_its_null(low: float, null: float, verdict: s
     one = finding("value 2 in top 5, chosen on validation", 0.625, low, 0.75, null, **LENS)
     (told,) = lives(Evidence([], [], [one]))
     share = f"62.5 % [{100 * low:.1f} %, 75.0 %] (n = 50)"
-    assert told.startswith(f"distilled: value 2 {verdict}: {share} at layer 2, answer, null ")
-    assert f"null {100 * null:.1f} % [{100 * null - 5:.1f} %, {100 * null + 5:.1f} %]" in told
+    assert told.startswith(
+        f"distilled: By the logit lens, among its top 5 tokens: value 2 {verdict}: {share} at layer 2, answer, "
+    )
+    assert f"null (null) {100 * null:.1f} % [{100 * null - 5:.1f} %, {100 * null + 5:.1f} %]" in told
+
+
+@pytest.mark.parametrize(
+    ("layer", "position", "base", "verdict"),
+    [
+        (0, "number 3", 0.1, "told by the operands alone, not read"),
+        (0, "answer", 0.1, "told by the operands alone, not read"),
+        (2, "number 2", 0.1, "told by the operands alone, not read"),
+        (2, "number 3", 0.1, "read"),
+        (0, "thought 2", 0.1, "read"),
+        (2, "answer", 0.45, "not established beyond the base"),
+    ],
+)
+def test_nothing_is_read_where_it_cannot_have_been_computed_or_the_base_shows_it(
+    layer: int, position: str, base: float, verdict: str
+) -> None:
+    where = {**LENS, "layer": layer, "position": position}
+    chosen = finding("value 2 in top 5, chosen on validation", 0.6, 0.5, 0.7, 0.125, **where)
+    beside = finding("value 2 in top 5", base, base, base + 0.1, 0.125, **{**where, "subject": "base"})
+    (told,) = lives(Evidence([], [], [chosen, beside]))
+    assert f"value 2 {verdict}: 60.0 % " in told
+    assert told.endswith(f", base there {100 * base:.1f} % [{100 * base:.1f} %, {100 * base + 10:.1f} %].")
 
 
 def test_only_the_chosen_cell_answers() -> None:

@@ -1,5 +1,6 @@
 """The questions of every report, answered in a few sentences from a run's evidence, or left open."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from stillroom.report.thinking import UNTHOUGHT, carries
 from stillroom.stats import difference
 
 SIGNIFICANT = 0.05
+VALUE, NUMBER = re.compile(r"value (\d+)"), re.compile(r"number (\d+)")
 
 
 class Answer(NamedTuple):
@@ -112,14 +114,35 @@ def lives(evidence: Evidence) -> list[str]:
 
 
 def _read(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    chosen = [f for f in findings if f.lens == "logit_lens" and f.metric.endswith("in top 5, chosen on validation")]
+    rows = [f for f in findings if f.lens == "logit_lens"]
+    chosen = [f for f in rows if f.metric.endswith("in top 5, chosen on validation")]
+    plain = {(f.subject, f.metric, f.layer, f.position): f for f in rows}
     for student in dict.fromkeys(f.subject for f in chosen):
         parts = []
         for f in (f for f in chosen if f.subject == student):
-            null = f.nulls[0]
-            verdict = "read" if f.low > null.high else "not established"
-            parts.append(f"{f.metric.partition(' in ')[0]} {verdict}: {share(f)} at {place(f)}, null {spread(null)}")
-        yield student, f"{'; '.join(parts)}."
+            base = plain.get((f.reference, f.metric.partition(",")[0], f.layer, f.position))
+            told = f"{f.metric.partition(' in ')[0]} {_verdict(f, base)}: {share(f)} at {place(f)}"
+            beside = f", {f.reference} there {spread(base)}" if base else ""
+            parts.append(f"{told}, null ({f.nulls[0].name}) {spread(f.nulls[0])}{beside}")
+        yield student, f"By the logit lens, among its top 5 tokens: {'; '.join(parts)}."
+
+
+def _verdict(f: Finding, base: Finding | None) -> str:
+    """Read is what lies above its null, and above what the base, which was not taught to solve, shows there."""
+    if f.low <= f.nulls[0].high:
+        return "not established"
+    if _operands_alone(f):
+        return "told by the operands alone, not read"
+    return "read" if base is None or f.low > base.high else "not established beyond the base"
+
+
+def _operands_alone(f: Finding) -> bool:
+    """Where the value cannot have been computed: at the embedding, unless it is of a thought, which is the student's
+    own work; and where fewer numbers stand than value v takes, which are v + 1."""
+    if f.layer == 0 and not f.position.startswith("thought"):
+        return True
+    value, number = VALUE.match(f.metric), NUMBER.fullmatch(f.position)
+    return value is not None and number is not None and int(number[1]) <= int(value[1])
 
 
 def _moved(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
