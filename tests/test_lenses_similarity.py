@@ -9,6 +9,9 @@ from stillroom.lenses.reading import spoken
 from stillroom.lenses.representations import RepresentationsConfig, compare_thoughts, look, removed, steer, told
 from stillroom.lenses.similarity import Pairing, Spread, cka, hsic, hsics, isotropic_share, relative
 from stillroom.lenses.subjects import Subjects
+from stillroom.students import Manner, Student
+from stillroom.students.folders import Thoughts
+from stillroom.students.tokens import add_tokens
 from toys import student, sums
 
 DRAW = torch.Generator().manual_seed(0)
@@ -114,7 +117,8 @@ def test_one_batch_has_no_interval(batches: int, valid: bool) -> None:
 
 def test_thoughts_are_compared_batch_by_batch() -> None:
     one = student()
-    thinks = one._replace(manner=Manner(thoughts=Thoughts(count=2)))
+    add_tokens(one.model, one.tokenizer, ["<bot>", "<eot>"])
+    thinks = Student(one.model, one.tokenizer, Manner(thoughts=Thoughts(count=2)), torch.nn.Linear(16, 16))
     kept = compare_thoughts(thinks, thinks, sums(6), RepresentationsConfig(batch_size=3))
     assert {len(pairing.sums) for pairing in kept.values()} == {2}
     assert {tuple(pairing.rows.items()) for pairing in kept.values()} == {tuple((i, 2) for i in range(6))}
