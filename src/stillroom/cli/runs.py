@@ -34,6 +34,7 @@ def run(
 
     Example: stillroom run abacus students.filler.pauses=4
     """
+    _refuse_page(output, TABLES)
     from stillroom import pipeline
     from stillroom.pipeline import cluster, needs
     from stillroom.recipes import load_recipe
@@ -43,7 +44,6 @@ def run(
 
     if ray_address is not None and on is None:
         raise UsageError("--ray-address goes with --on ray")
-    _refuse_page(output, TABLES)
     cells = load_recipe(recipe, overrides or [])
     plan = pipeline.upto(pipeline.plan(recipe, cells), until)
     store = Store(store_root())
