@@ -118,7 +118,7 @@ def test_one_batch_has_no_interval(batches: int, valid: bool) -> None:
 def test_thoughts_are_compared_batch_by_batch() -> None:
     one = student()
     add_tokens(one.model, one.tokenizer, ["<bot>", "<eot>"])
-    thinks = Student(one.model, one.tokenizer, Manner(thoughts=Thoughts(count=2)), torch.nn.Linear(16, 16))
+    thinks = Student(one.model, one.tokenizer, Manner(thoughts=Thoughts(count=2)), torch.nn.Linear(16, 16).eval())
     kept = compare_thoughts(thinks, thinks, sums(6), RepresentationsConfig(batch_size=3))
     assert {len(pairing.sums) for pairing in kept.values()} == {2}
     assert {tuple(pairing.rows.items()) for pairing in kept.values()} == {tuple((i, 2) for i in range(6))}
