@@ -93,3 +93,13 @@ def test_a_figure_of_several_stages_is_made_again_by_the_last_of_them(tmp_path: 
 
 def test_a_p_too_small_for_a_float_is_not_0() -> None:
     assert [p_value(p) for p in (0.0390625, 2.26e-216, 0.0)] == ["0.0391", "2.26e-216", "< 1e-300"]
+
+
+def test_the_manual_tells_the_sections_in_their_order() -> None:
+    room = Path(stillroom.report.__file__)
+    told = (room.parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
+    listed = told.partition("Then the students in\npairs")[2].partition(".")[0].lower()
+    titles = re.findall(r'_part\("\w+", "([^"?]*)\??"', room.read_text(encoding="utf-8"))
+    places = [listed.index(max(title.lower().split(), key=len)) for title in titles]
+    assert len(places) == 6
+    assert places == sorted(places)

@@ -160,10 +160,10 @@ def report(
 
 def _unreported(root: Path, recipe: str | None, reported: list[str]) -> str:
     """Why there is no report, and how there will be one: a name that no recipe has cannot be run."""
-    from stillroom.recipes import recipe_names
-
     if recipe is None:
         return f"{root} holds no report: make one with `stillroom run abacus`"
+    from stillroom.recipes import recipe_names
+
     if recipe not in recipe_names() and Path(recipe).suffix not in (".yaml", ".yml"):
         known = sorted({*recipe_names(), *reported})
         return f"{root} holds no report of {recipe}: {unknown('recipe', recipe, known)}"
