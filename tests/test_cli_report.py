@@ -47,9 +47,9 @@ def test_the_path_that_is_told_is_that_of_the_file_that_was_written(
     ("arguments", "words"),
     [
         (["-o", "folder"], "-o folder is a folder; name a file in it"),
-        (["-o", "r.pdf"], "-o r.pdf: name a file that ends in one of .html, .md"),
-        (["-o", "r"], "-o r: name a file that ends in one of .html, .md"),
-        (["--markdown", "-o", "r.html"], "with --markdown, name a file that ends in .md"),
+        (["-o", "r.pdf"], "-o r.pdf: name a file that ends in .html or .md;"),
+        (["-o", "r"], "-o r: name a file that ends in .html or .md;"),
+        (["--markdown", "-o", "r.html"], "name a file that ends in .md;"),
     ],
 )
 def test_what_is_no_report_s_file_is_refused_and_not_written(
@@ -61,9 +61,13 @@ def test_what_is_no_report_s_file_is_refused_and_not_written(
     assert not list(tmp_path.glob("r*"))
 
 
+def test_a_device_is_no_file_whose_name_tells_what_it_holds(call: partial[Result]) -> None:
+    assert call(["report", "toy", "-o", "/dev/null"]).stdout == "/dev/null\n"
+
+
 def test_a_run_refuses_such_a_file_before_it_begins(call: partial[Result], tmp_path: Path) -> None:
     told = failed(call(["run", "abacus-small", "-o", str(tmp_path / "r.pdf")]))
-    assert "ends in one of .html, .md, .csv, .tex, .xlsx" in told
+    assert "ends in .html or .md or .csv or .tex or .xlsx;" in told
     assert not (tmp_path / "store" / "problems").exists()
 
 

@@ -34,7 +34,7 @@ def run(
 
     Example: stillroom run abacus students.filler.pauses=4
     """
-    _refuse_page(output, TABLES)
+    _refuse_page(output, (*PAGES, *TABLES))
     from stillroom import pipeline
     from stillroom.pipeline import cluster, needs
     from stillroom.recipes import load_recipe
@@ -141,15 +141,13 @@ def report(
     """
     from stillroom.store import Store
 
-    _refuse_page(output)
-    if markdown and output is not None and output.suffix != ".md":
-        raise UsageError(f"-o {output}: with --markdown, name a file that ends in .md")
+    _refuse_page(output, (".md",) if markdown else tuple(PAGES))
     store = Store(store_root())
     reports = [m for m in store.manifests() if m.stage == "report"]
     found = [m for m in reports if recipe in (None, m.config["recipe"])]
     if not found:
         raise UsageError(_unreported(store.root, recipe, [m.config["recipe"] for m in reports]))
-    page = "report.md" if markdown else PAGES[output.suffix] if output is not None else "report.html"
+    page = "report.md" if markdown else PAGES.get(output.suffix if output is not None else "", "report.html")
     path = refuse_damaged(store.folder("report", found[-1].key)) / page
     if output is not None:
         _hand_out(path, output, store.journal)
@@ -170,15 +168,16 @@ def _unreported(root: Path, recipe: str | None, reported: list[str]) -> str:
     return f"{root} holds no report of {recipe}: make one with `stillroom run {recipe}`"
 
 
-def _refuse_page(output: Path | None, others: tuple[str, ...] = ()) -> None:
-    """Before anything is done: where a report cannot be written, or would not be what its name says."""
+def _refuse_page(output: Path | None, endings: tuple[str, ...]) -> None:
+    """Before anything is done: where a report cannot be written, or would not be what its name says. A device such as
+    `/dev/stdout` says nothing by its name."""
     if output is None:
         return
     if output.is_dir():
         raise UsageError(f"-o {output} is a folder; name a file in it, such as {output / 'report.html'}")
-    if output.suffix not in (*PAGES, *others):
-        known = ", ".join((*PAGES, *others))
-        raise UsageError(f"-o {output}: name a file that ends in one of {known}; a browser prints .html to a PDF")
+    if output.suffix not in endings and (output.is_file() or not output.exists()):
+        known = " or ".join(endings)
+        raise UsageError(f"-o {output}: name a file that ends in {known}; a browser prints .html to a PDF")
 
 
 def _hand_out(report: Path, output: Path, journal: Path) -> None:

@@ -84,7 +84,8 @@ def compare_thoughts(
     kept: dict[tuple[int, str], Pairing] = {}
     for layer, (a_PBD, b_PBE) in enumerate(zip(*(one.stream_LPBD for one in held), strict=False)):
         kept[layer, "thoughts"] = Pairing()
-        for problem_B in torch.arange(len(problems)).split(config.batch_size):
+        for start in range(0, len(problems), config.batch_size):
+            problem_B = torch.arange(start, min(start + config.batch_size, len(problems)))
             a_ND, b_NE = (stream[at][:, problem_B].flatten(0, 1) for stream in (a_PBD, b_PBE))
             kept[layer, "thoughts"].add(a_ND, b_NE, problem_B.repeat(len(at)), config.rows)
     return kept
