@@ -18,7 +18,6 @@ from stillroom.evaluation.memorising import (
     make_memorising,
     nearest,
     neighbours,
-    newcombe,
     renumbering,
 )  # fmt: skip
 from stillroom.files import read_lines, write_lines
@@ -32,13 +31,6 @@ def said(problems: list[Problem], answers: list[str]) -> list[Prediction]:
         Prediction(problem=p.id, text=f"The answer is {a}.", tokens=4, stopped=True)
         for p, a in zip(problems, answers, strict=True)
     ]
-
-
-def test_the_difference_of_two_shares_is_newcombe_s() -> None:
-    found = newcombe(56, 70, 48, 80)  # Newcombe 1998, table II, example (a), method 10
-    assert found.value == pytest.approx(0.2)
-    assert (round(found.low, 4), round(found.high, 4)) == (0.0524, 0.3339)
-    assert newcombe(5, 5, 5, 5).value == 0
 
 
 def test_the_nearest_is_the_same_text_then_that_with_the_rarest_words_in_common() -> None:
@@ -87,11 +79,26 @@ def test_gaps_compare_like_with_like() -> None:
     }  # fmt: skip
     null = {name: Answered(answered.problems, [False] * len(answered.right)) for name, answered in mine.items()}
     found = {f.metric: f for f in gaps("one", mine, null)}
-    assert found["train minus test accuracy"].value == pytest.approx(1 - 6 / 8)
+    assert (found["train minus test accuracy"].value, found["train minus test accuracy"].n) == (0, 8)  # of one step
     assert found["test minus compositional accuracy"].value == pytest.approx(2 / 4 - 1 / 4)  # those with two steps
     assert found["test minus compositional accuracy"].n == 8
     assert found["test minus longer accuracy"].value == pytest.approx(2 / 4)  # against the longest
     assert all(f.nulls[0].value == 0 and f.low < f.value < f.high for f in found.values())
+
+
+def test_another_mix_of_steps_is_no_memory() -> None:
+    """All of one step are solved and none of two, in training as in test: the training sample only has more of one."""
+    mine = {
+        "train": joined(split("t", 1, [True] * 80), split("u", 2, [False] * 20)),
+        "test": joined(split("s", 1, [True] * 10), split("l", 2, [False] * 90)),
+    }
+    (gap,) = gaps("one", mine, mine)
+    assert (gap.value, gap.n, gap.nulls[0].value) == (0, 200, 0)
+    known = {**mine, "train": joined(split("t", 1, [True] * 80), split("u", 2, [True] * 20))}
+    (gap,) = gaps("one", known, mine)
+    weights = 80 * 10 / 90, 20 * 90 / 110
+    assert gap.value == pytest.approx(weights[1] / sum(weights))
+    assert gap.low > gap.nulls[0].high
 
 
 def test_other_numbers_cost_what_was_known_by_heart(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import torch
 
 from stillroom.errors import DataError
 from stillroom.lenses.reading import spoken
-from stillroom.lenses.representations import RepresentationsConfig, look, removed, steer
+from stillroom.lenses.representations import RepresentationsConfig, compare_thoughts, look, removed, steer, told
 from stillroom.lenses.similarity import Pairing, Spread, cka, hsic, hsics, isotropic_share, relative
 from stillroom.lenses.subjects import Subjects
+from stillroom.students import Manner, Student
+from stillroom.students.folders import Thoughts
+from stillroom.students.tokens import add_tokens
 from toys import student, sums
 
 DRAW = torch.Generator().manual_seed(0)
@@ -99,3 +102,23 @@ def test_what_is_removed_is_worked_by_hand() -> None:
     address = {"lens": "r", "subject": "s", "reference": "b", "layer": 1, "module": "", "position": "", "metric": "m"}
     (found,) = removed(np.array([[2.0, 2.0], [1.0, 1.0], [2.0, 2.0]]), address, 0)
     assert (found.value, found.low, found.high, found.nulls[0].value) == (0.5, 0.5, 0.5, 0)
+
+
+@pytest.mark.parametrize(("batches", "valid"), [(1, False), (2, True)])
+def test_one_batch_has_no_interval(batches: int, valid: bool) -> None:
+    pairing = Pairing()
+    for rows in torch.arange(64).chunk(batches):
+        pairing.add(X[rows], X[rows] + Y[rows], rows, 64)
+    (found,) = [f for f in told("base", "s", 1, "all", pairing, RepresentationsConfig()) if f.metric == "CKA"]
+    assert found.n == batches
+    assert (not found.invalid) == valid
+    assert valid or "one batch alone" in found.invalid
+
+
+def test_thoughts_are_compared_batch_by_batch() -> None:
+    one = student()
+    add_tokens(one.model, one.tokenizer, ["<bot>", "<eot>"])
+    thinks = Student(one.model, one.tokenizer, Manner(thoughts=Thoughts(count=2)), torch.nn.Linear(16, 16).eval())
+    kept = compare_thoughts(thinks, thinks, sums(6), RepresentationsConfig(batch_size=3))
+    assert {len(pairing.sums) for pairing in kept.values()} == {2}
+    assert {tuple(pairing.rows.items()) for pairing in kept.values()} == {tuple((i, 2) for i in range(6))}

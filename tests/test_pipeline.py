@@ -51,6 +51,14 @@ def test_parents_come_before_their_children() -> None:
         made.add(f"{stage.stage}/{stage.key}")
 
 
+def test_a_report_has_its_parents_in_the_order_of_stages() -> None:
+    """By that order it tells how far to run for a figure of several stages."""
+    report = plan("abacus")[-1]
+    places = [STAGES.index(parent.stage) for parent in report.parents.values()]
+    assert places == sorted(places)
+    assert len(set(places)) > 5
+
+
 def test_arms_share_everything_but_their_lessons_and_pauses() -> None:
     people = {s.name: s for s in plan("abacus") if s.stage == "student"}
     assert people["normal"].config["fit"] == people["distilled"].config["fit"] == people["filler"].config["fit"]

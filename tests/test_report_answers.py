@@ -3,7 +3,7 @@
 import pytest
 
 from report_toys import FINDINGS, LENS, SCORES, finding, score
-from stillroom.records import Finding, Null
+from stillroom.records import Finding, Null, Score
 from stillroom.report.answers import UNANSWERED, attends, concentrates, lives, questions, recovers, solves
 from stillroom.report.evidence import Evidence
 from stillroom.report.suits import UNCOMPARED
@@ -27,8 +27,32 @@ def test_a_value_is_read_only_above_its_null(low: float, null: float, verdict: s
     one = finding("value 2 in top 5, chosen on validation", 0.625, low, 0.75, null, **LENS)
     (told,) = lives(Evidence([], [], [one]))
     share = f"62.5 % [{100 * low:.1f} %, 75.0 %] (n = 50)"
-    assert told.startswith(f"distilled: value 2 {verdict}: {share} at layer 2, answer, null ")
-    assert f"null {100 * null:.1f} % [{100 * null - 5:.1f} %, {100 * null + 5:.1f} %]" in told
+    assert told.startswith(
+        f"distilled: By the logit lens, among its top 5 tokens: value 2 {verdict}: {share} at layer 2, answer, "
+    )
+    assert f"null (null) {100 * null:.1f} % [{100 * null - 5:.1f} %, {100 * null + 5:.1f} %]" in told
+
+
+@pytest.mark.parametrize(
+    ("layer", "position", "base", "verdict"),
+    [
+        (0, "number 3", 0.1, "told by the operands alone, not read"),
+        (0, "answer", 0.1, "told by the operands alone, not read"),
+        (2, "number 2", 0.1, "told by the operands alone, not read"),
+        (2, "number 3", 0.1, "read"),
+        (0, "thought 2", 0.1, "read"),
+        (2, "answer", 0.45, "not established beyond the base"),
+    ],
+)
+def test_nothing_is_read_where_it_cannot_have_been_computed_or_the_base_shows_it(
+    layer: int, position: str, base: float, verdict: str
+) -> None:
+    where = {**LENS, "layer": layer, "position": position}
+    chosen = finding("value 2 in top 5, chosen on validation", 0.6, 0.5, 0.7, 0.125, **where)
+    beside = finding("value 2 in top 5", base, base, base + 0.1, 0.125, **{**where, "subject": "base"})
+    (told,) = lives(Evidence([], [], [chosen, beside]))
+    assert f"value 2 {verdict}: 60.0 % " in told
+    assert told.endswith(f", base there {100 * base:.1f} % [{100 * base:.1f} %, {100 * base + 10:.1f} %].")
 
 
 def test_only_the_chosen_cell_answers() -> None:
@@ -54,9 +78,9 @@ def test_the_base_is_no_side_of_the_comparison_of_students() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "memory", "null"),
     [
-        ((1.0, 0.96, 1.0), (0.99, 0.95, 1.0), "no memorisation is established", "That is above the null"),
-        ((1.0, 0.96, 1.0), (0.5, 0.4, 0.6), "part of its training accuracy is memory", "That is above the null"),
-        ((0.1, 0.05, 0.2), (0.12, 0.1, 0.2), "no memorisation is established", "That is not above the null"),
+        ((1.0, 0.96, 1.0), (0.99, 0.95, 1.0), "no memorisation is established", "Test accuracy is above the null"),
+        ((1.0, 0.96, 1.0), (0.5, 0.4, 0.6), "part of its training accuracy is memory", "accuracy is above the null"),
+        ((0.1, 0.05, 0.2), (0.12, 0.1, 0.2), "no memorisation is established", "accuracy is not above the null"),
     ],
 )
 def test_memory_and_skill_are_told_by_intervals(train, test, memory: str, null: str) -> None:
@@ -66,6 +90,42 @@ def test_memory_and_skill_are_told_by_intervals(train, test, memory: str, null: 
     assert null in told
     assert "On longer problems 25.0 % [20.0 %, 30.0 %] (n = 100)." in told
     assert "the most frequent training answer: 10.0 % [5.0 %, 15.0 %] (n = 100)" in told
+
+
+@pytest.mark.parametrize(("low", "verdict"), [(0.02, "That is not above the null"), (0.5, "That is above the null")])
+def test_every_split_stands_beside_its_own_null(low: float, verdict: str) -> None:
+    nulls = [score("majority", "test", 0.1, 0.05, 0.15), score("majority", "longer", 0.3, 0.2, 0.4)]
+    mine = [score("s", "train", 1, 1, 1), score("s", "test", 0.9, 0.8, 1), score("s", "longer", 0.55, low, 0.6)]
+    (told,) = solves(Evidence([*nulls, *mine], [], []))
+    test, longer = told.split(" On longer problems ")
+    assert "Test accuracy is above the null, the most frequent training answer: 10.0 %" in test
+    assert longer.endswith(f"{verdict}, the most frequent training answer: 30.0 % [20.0 %, 40.0 %] (n = 100).")
+
+
+def steps(student: str, split: str, *rows: tuple[float, int]) -> list[Score]:
+    """Scores by number of steps, each a share and of how many, and of all together."""
+    whole = sum(value * n for value, n in rows) / sum(n for _, n in rows)
+    held = [score(student, split, value, 0, 1, str(i)).model_copy(update={"n": n}) for i, (value, n) in enumerate(rows)]
+    return [score(student, split, whole, whole, whole), *held]
+
+
+def test_another_mix_of_steps_is_no_memory() -> None:
+    """Solved are all problems of the one length and none of the other, in training as in test."""
+    alike = [*steps("s", "train", (1.0, 80), (0.0, 20)), *steps("s", "test", (1.0, 10), (0.0, 90))]
+    (told,) = solves(Evidence(alike, [], []))
+    assert "80.0 % [80.0 %, 80.0 %] (n = 100) on training problems, 10.0 %" in told
+    assert "training minus test accuracy is 0.0 %" in told
+    assert "no memorisation is established" in told
+
+
+def test_a_gap_that_the_null_has_as_well_is_no_memory() -> None:
+    rows = {"train": (0.9, 1000), "test": (0.5, 1000)}
+    mine = [s for split, row in rows.items() for s in steps("s", split, row)]
+    (told,) = solves(Evidence(mine, [], []))
+    assert "part of its training accuracy is memory" in told
+    null = [s for split, row in rows.items() for s in steps("majority", split, row)]
+    (told,) = solves(Evidence([*mine, *null], [], []))
+    assert "no memorisation is established" in told
 
 
 def test_a_student_without_both_scores_is_left_out() -> None:
@@ -79,14 +139,33 @@ def test_no_answer_stands_without_its_n() -> None:
         )
 
 
+OTHERS = "training problems minus their copies with other numbers, accuracy"
+
+
 @pytest.mark.parametrize(("low", "verdict"), [(0.2, "it does worse on them"), (0.1, "no difference is established")])
 def test_other_numbers_are_told_beside_their_null(low: float, verdict: str) -> None:
-    metric = "training problems minus their copies with other numbers, accuracy"
-    gap = finding(metric, 0.3, low, 0.4, 0.1, lens="memorising", subject="normal")
+    gap = finding(OTHERS, 0.3, low, 0.4, 0.1, lens="memorising", subject="normal")
     told = {sentence.partition(":")[0]: sentence for sentence in solves(Evidence(SCORES, [], [gap]))}
-    assert told["normal"].endswith(
-        f"cost 30.0 % [{100 * low:.1f} %, 40.0 %] (n = 50), null 10.0 % [5.0 %, 15.0 %]: {verdict}."
+    null = "null (the most frequent training answer) 10.0 % [5.0 %, 15.0 %]"
+    assert f"cost 30.0 % [{100 * low:.1f} %, 40.0 %] (n = 50), {null}: {verdict}." in told["normal"]
+
+
+@pytest.mark.parametrize(
+    ("test", "heart", "said"),
+    [(0.9, 0.0, "does not show memory of problems"), (0.9, 0.5, "answers are known by heart."), (0.1, 0.0, "")],
+)
+def test_what_other_numbers_cost_is_memory_only_where_something_else_says_so(
+    test: float, heart: float, said: str
+) -> None:
+    cost = finding(OTHERS, 0.3, 0.2, 0.4, 0.1, lens="memorising", subject="s")
+    given = finding(
+        "copies that were given their original's answer", heart, heart, heart, 0.1, lens="memorising", subject="s"
     )
+    scores = [score("s", "train", 0.9, 0.8, 1), score("s", "test", test, test, test)]
+    (told,) = solves(Evidence(scores, [], [cost, given]))
+    assert ("part of its training accuracy is memory" in told) == (test < 0.9)
+    assert ("does not show memory of problems" in told) == (said == "does not show memory of problems")
+    assert said in told
 
 
 @pytest.mark.parametrize(("low", "verdict"), [(0.3, "the value is used there"), (0.17, "not established")])

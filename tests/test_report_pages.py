@@ -11,9 +11,10 @@ import plotly.offline
 import pytest
 
 import stillroom.report
-from report_toys import HOSTILE
+from report_toys import HOSTILE, manifest
 from stillroom.report.figures import Figure
-from stillroom.report.pages import KINDS, LIST, claims, column, data, library
+from stillroom.report.pages import KINDS, LIST, claims, column, data, library, p_value, remakes
+from stillroom.store import MANIFEST
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,30 @@ def test_no_figure_is_of_another_kind() -> None:
              if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]  # fmt: skip
     kinds = {name for name in calls if name.startswith("add_") and name not in ("add_hline", "add_vline")}
     assert kinds == {"add_scatter", "add_bar", "add_box", "add_heatmap"}
+
+
+def test_a_figure_of_several_stages_is_made_again_by_the_last_of_them(tmp_path: Path) -> None:
+    parents = {}
+    for role, stage in (("base", "base"), ("normal", "student"), ("scores", "scores"), ("cost normal", "cost")):
+        parents[role] = tmp_path / stage
+        parents[role].mkdir()
+        (parents[role] / MANIFEST).write_text(manifest(role, stage))
+    made = {"loss": ("base", "normal"), "frontier": ("scores", "cost normal"), "turned": ("cost normal", "scores")}
+    figures = [Figure(name, "", "", "", (), [], made_of=of) for name, of in made.items()]
+    found = remakes("toy", figures, parents)
+    assert found["loss"] == (["base/abc", "student/abc"], "stillroom run toy --until student")
+    assert {found[name].command for name in ("frontier", "turned")} == {"stillroom run toy --until cost"}
+
+
+def test_a_p_too_small_for_a_float_is_not_0() -> None:
+    assert [p_value(p) for p in (0.0390625, 2.26e-216, 0.0)] == ["0.0391", "2.26e-216", "< 1e-300"]
+
+
+def test_the_manual_tells_the_sections_in_their_order() -> None:
+    room = Path(stillroom.report.__file__)
+    told = (room.parents[3] / "docs" / "report.md").read_text(encoding="utf-8")
+    listed = told.partition("Then the students in\npairs")[2].partition(".")[0].lower()
+    titles = re.findall(r'_part\("\w+", "([^"?]*)\??"', room.read_text(encoding="utf-8"))
+    places = [listed.index(max(title.lower().split(), key=len)) for title in titles]
+    assert len(places) == 6
+    assert places == sorted(places)

@@ -1,11 +1,15 @@
 """What suits whom is said by paired intervals; one experiment alone establishes nothing."""
 
+import re
+
 import pytest
 
 from report_toys import SCORES, finding
+from stillroom.recipes import load_recipe
 from stillroom.records import Effect, GridRow
 from stillroom.report.evidence import Evidence
 from stillroom.report.suits import SWEEPS, UNVARIED, suited, suits
+from stillroom.teachers import TEACHERS
 
 WRITTEN = {"cell": ["toy", "worked", "plain", 3], "n": 20, "words": [7.0, 6.5, 7.5]}
 TOLD = {"student": "normal", "teacher": "gemini", "base": "small", "seeds": (0,), "n": 300, "sd": 0.0}
@@ -20,6 +24,14 @@ def effect(
 ) -> Effect:
     told = {"question": question, "subject": subject, "contrast": contrast, "n": 300, "seeds": 1}
     return Effect(**told, value=(low + high) / 2, low=low, high=high)
+
+
+def test_the_sweep_of_teachers_that_is_named_is_one_that_can_be_run() -> None:
+    (recipe,) = re.findall(r"`stillroom run ([^`]*)`", SWEEPS)
+    (sweep,) = re.findall(r"`(sweep=)'(.*)'`", SWEEPS)
+    teachers = [cell.teacher for cell in load_recipe(recipe, ["".join(sweep)]).values()]
+    parsed = [TEACHERS[told["name"]].config.parse(told, "teacher") for told in teachers]
+    assert [told.model_dump()["teacher"] for told in parsed] == ["chatgpt", "gemini"]
 
 
 def test_one_experiment_compares_nothing_and_names_the_sweep() -> None:

@@ -37,7 +37,7 @@ def said(*findings: Finding) -> str:
 )
 def test_thoughts_are_used_only_where_others_change_more_than_other_words_do(noise, swap, verdict) -> None:
     told = said(changed("noise thoughts", noise), changed(OTHER, swap))
-    assert told.startswith(f"latent: Of its answers change {100 * swap + 10:.1f} % [{100 * swap:.1f} %, ")
+    assert told.startswith(f"latent: Its answer changes in {100 * swap + 10:.1f} % [{100 * swap:.1f} %, ")
     assert f"; null (null) 5.0 % [0.0 %, 10.0 %]: {verdict}." in told
     assert told.count("(not established)") == (noise <= 0.1) + (swap <= 0.1)
     assert told.endswith(UNASKED)
@@ -50,12 +50,12 @@ def test_what_the_same_answer_s_thoughts_do_is_no_null_of_being_used() -> None:
     assert "what stands in them is used" in told
     assert "null (null) 5.0 %" in told
     bare = changed(OTHER, 0.5).model_copy(update={"nulls": (high,)})
-    assert said(changed("mean thoughts", 0.5), bare).startswith("latent: Of its answers change 60.0 % [50.0 %, 70.0 %]")
+    assert said(changed("mean thoughts", 0.5), bare).startswith("latent: Its answer changes in 60.0 % [50.0 %, 70.0 %]")
 
 
 def test_without_any_is_the_chain_s_beginning_alone() -> None:
     early = [changed("early answering", 0.1 * k, position=f"after {at}% of the chain") for k, at in ((3, 30), (0, 0))]
-    assert "change 10.0 % [0.0 %, 20.0 %] (n = 50) without any (not established), " in said(
+    assert "changes in 10.0 % [0.0 %, 20.0 %] (n = 50) without any thought (not established), in " in said(
         *early, changed("noise thoughts", 0.5)
     )
 

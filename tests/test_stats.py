@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from stillroom.stats import benjamini_hochberg, bootstrap_mean, holm, mcnemar, mean_sd, wilson
+from stillroom.stats import benjamini_hochberg, bootstrap_mean, difference, holm, mcnemar, mean_sd, wilson
 
 Z = 1.959963984540054
 
@@ -29,6 +29,26 @@ def test_wilson_of_none_and_of_all() -> None:
 def test_wilson_refuses_what_is_no_share(successes: int, n: int) -> None:
     with pytest.raises(ValueError, match="wilson needs"):
         wilson(successes, n)
+
+
+def test_the_difference_of_two_shares_is_newcombe_s() -> None:
+    found = difference([(56, 70, 48, 80)])  # Newcombe 1998, table II, example (a), method 10
+    assert found.value == pytest.approx(0.2)
+    assert (round(found.low, 4), round(found.high, 4)) == (0.0524, 0.3339)
+    assert difference([(5, 5, 5, 5)]).value == 0
+
+
+def test_a_difference_is_taken_stratum_by_stratum() -> None:
+    """Simpson's reversal: a is ahead in both, and behind where they are thrown together."""
+    strata = [(9, 10, 80, 100), (30, 100, 2, 10)]
+    assert difference([(39, 110, 82, 110)]).value < 0
+    assert difference(strata).value == pytest.approx(0.1)  # both weigh 1000 / 110
+    alone = [difference([one]) for one in strata]
+    low = 0.1 - math.hypot(*(one.value - one.low for one in alone)) / 2
+    assert difference(strata).low == pytest.approx(low)
+    assert difference(strata).high == pytest.approx(0.1 + math.hypot(*(one.high - one.value for one in alone)) / 2)
+    with pytest.raises(ValueError, match="at least one stratum"):
+        difference([])
 
 
 def test_mcnemar_is_exact_and_two_sided() -> None:

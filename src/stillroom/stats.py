@@ -29,6 +29,27 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(successes / n, low if successes else 0.0, high if successes < n else 1.0)
 
 
+def difference(strata: Sequence[tuple[int, int, int, int]]) -> Interval:
+    """How much larger one share is than another, among what is otherwise alike.
+
+    Each stratum is (successes a, of a, successes b, of b), the two drawn independently; their differences a − b are
+    weighted as by Mantel and Haenszel (1959), so that neither side's mix of strata counts. The interval joins Wilson's
+    limits (Zou, Huang and Zhang 2009); of one stratum it is method 10 of Newcombe (1998). Raises ValueError without a
+    stratum, or where one is empty.
+    """
+    if not strata:
+        raise ValueError("difference needs at least one stratum")
+    weights = [m * n / (m + n) if m + n else 0.0 for _, m, _, n in strata]
+    value = below = above = 0.0
+    for (a, m, b, n), weight in zip(strata, weights, strict=True):
+        one, two = wilson(a, m), wilson(b, n)
+        part = weight / sum(weights)
+        value += part * (one.value - two.value)
+        below += part**2 * ((one.value - one.low) ** 2 + (two.high - two.value) ** 2)
+        above += part**2 * ((one.high - one.value) ** 2 + (two.value - two.low) ** 2)
+    return Interval(value, value - math.sqrt(below), value + math.sqrt(above))
+
+
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p of McNemar's test: were the `only_a + only_b` discordant pairs split by a fair coin?"""
     n = only_a + only_b

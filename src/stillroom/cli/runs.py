@@ -10,9 +10,12 @@ import typer
 
 from stillroom.cli.app import Json, Output, app, copy, emit, refuse_damaged, store_root
 from stillroom.errors import UsageError, unknown
+from stillroom.progress import say
 
 TABLES = (".csv", ".tex", ".xlsx")
 """What a sweep's table can be copied out as, by the name of the file."""
+PAGES = {".html": "report.html", ".md": "report.md"}
+"""What a report can be written out as, likewise."""
 
 
 @app.command()
@@ -31,6 +34,7 @@ def run(
 
     Example: stillroom run abacus students.filler.pauses=4
     """
+    _refuse_page(output, (*PAGES, *TABLES))
     from stillroom import pipeline
     from stillroom.pipeline import cluster, needs
     from stillroom.recipes import load_recipe
@@ -51,7 +55,7 @@ def run(
     folder = cluster.run(plan, store, settings, ray_address) if on else pipeline.run(plan, store, settings)
     if os.environ.get("RANK", "0") != "0":
         return
-    result = folder / "report.html"
+    result = folder / (PAGES.get(output.suffix, "report.html") if output is not None else "report.html")
     table = folder / f"grid{output.suffix}" if output is not None and output.suffix in TABLES else None
     made = {stage.stage: store.folder(stage.stage, stage.key) for stage in reversed(plan)}
     if "comparison" in made:
@@ -137,18 +141,43 @@ def report(
     """
     from stillroom.store import Store
 
+    _refuse_page(output, (".md",) if markdown else tuple(PAGES))
     store = Store(store_root())
-    found = [m for m in store.manifests() if m.stage == "report" and recipe in (None, m.config["recipe"])]
+    reports = [m for m in store.manifests() if m.stage == "report"]
+    found = [m for m in reports if recipe in (None, m.config["recipe"])]
     if not found:
-        raise UsageError(
-            f"{store.root} holds no report{f' of {recipe}' if recipe else ''}: make one with `stillroom run abacus`"
-        )
-    path = refuse_damaged(store.folder("report", found[-1].key)) / ("report.md" if markdown else "report.html")
-    emit(str(path))
+        raise UsageError(_unreported(store.root, recipe, [m.config["recipe"] for m in reports]))
+    page = "report.md" if markdown else PAGES.get(output.suffix if output is not None else "", "report.html")
+    path = refuse_damaged(store.folder("report", found[-1].key)) / page
     if output is not None:
         _hand_out(path, output, store.journal)
-    if browser:
-        webbrowser.open((output or path).resolve().as_uri())
+    emit(str(output or path))
+    if browser and not webbrowser.open(address := (output or path).resolve().as_uri()):
+        say(f"no browser was found to open it; open {address} in yours")
+
+
+def _unreported(root: Path, recipe: str | None, reported: list[str]) -> str:
+    """Why there is no report, and how there will be one: a name that no recipe has cannot be run."""
+    if recipe is None:
+        return f"{root} holds no report: make one with `stillroom run abacus`"
+    from stillroom.recipes import recipe_names
+
+    if recipe not in recipe_names() and Path(recipe).suffix not in (".yaml", ".yml"):
+        known = sorted({*recipe_names(), *reported})
+        return f"{root} holds no report of {recipe}: {unknown('recipe', recipe, known)}"
+    return f"{root} holds no report of {recipe}: make one with `stillroom run {recipe}`"
+
+
+def _refuse_page(output: Path | None, endings: tuple[str, ...]) -> None:
+    """Before anything is done: where a report cannot be written, or would not be what its name says. A device such as
+    `/dev/stdout` says nothing by its name."""
+    if output is None:
+        return
+    if output.is_dir():
+        raise UsageError(f"-o {output} is a folder; name a file in it, such as {output / 'report.html'}")
+    if output.suffix not in endings and (output.is_file() or not output.exists()):
+        known = " or ".join(endings)
+        raise UsageError(f"-o {output}: name a file that ends in {known}; a browser prints .html to a PDF")
 
 
 def _hand_out(report: Path, output: Path, journal: Path) -> None:

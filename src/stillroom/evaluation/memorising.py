@@ -1,9 +1,9 @@
 """Solved or memorised? What a student does where memory of the training problems does not help, or misleads.
 
-Four measures: training minus test accuracy; test minus the splits that ask for more than training did; training
-problems beside copies of them with other numbers, which a student that knows its answers by heart gets wrong, in favour
-of the original's answer; and what the answer of the nearest training problem is worth. The null of each difference is
-that of a student that always gives the most frequent training answer.
+Four measures: training minus test accuracy; test minus the splits that ask for more than training did (both among
+problems with equally many steps); training problems beside copies of them with other numbers, which a student that
+knows its answers by heart gets wrong, in favour of the original's answer; and what the answer of the nearest training
+problem is worth. The null of each difference is that of a student that always gives the most frequent training answer.
 """
 
 import math
@@ -31,7 +31,7 @@ from stillroom.tasks import TEST, TRAIN
 from stillroom.tasks.answers import Question, grade_all
 from stillroom.tasks.rewording import renumbered
 
-VERSION = 1
+VERSION, COPIES_VERSION = 2, 1
 LENS, NEIGHBOUR = "memorising", "nearest training problem"
 COPIES, ORIGINALS = "copies", "originals"
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -82,14 +82,6 @@ def _computed(problem: Problem) -> tuple[str, ...]:
     return tuple(step.expression for step in problem.steps)
 
 
-def newcombe(a: int, of_a: int, b: int, of_b: int) -> Interval:
-    """The difference of two independent shares, a − b, with its interval (Newcombe 1998, method 10)."""
-    one, two = stats.wilson(a, of_a), stats.wilson(b, of_b)
-    difference = one.value - two.value
-    low = difference - math.hypot(one.value - one.low, two.high - two.value)
-    return Interval(difference, low, difference + math.hypot(one.high - one.value, two.value - two.low))
-
-
 def nearest(train: Sequence[str], asked: Sequence[str]) -> list[int]:
     """For each text the row of the training text nearest to it: the cosine of words and pairs of neighbouring words,
     the rarer the weightier (tf-idf); of equally near ones the first."""
@@ -132,13 +124,15 @@ class Answered(NamedTuple):
     problems: Sequence[Problem]
     right: Sequence[bool]
 
-    def only(self, steps: set[int]) -> "Answered":
-        kept = [i for i, problem in enumerate(self.problems) if len(problem.steps) in steps]
-        return Answered([self.problems[i] for i in kept], [self.right[i] for i in kept])
-
-    @property
     def counts(self) -> tuple[int, int]:
         return sum(self.right), len(self.right)
+
+    def by_steps(self) -> dict[int, tuple[int, int]]:
+        """How many are right, and of how many, for each number of steps."""
+        held: dict[int, list[bool]] = {}
+        for problem, right in zip(self.problems, self.right, strict=True):
+            held.setdefault(len(problem.steps), []).append(right)
+        return {steps: (sum(rows), len(rows)) for steps, rows in sorted(held.items())}
 
 
 def make_memorising(config: Whose, at: Workplace) -> None:
@@ -169,24 +163,22 @@ def guessed(problems: Sequence[Problem], constant: str) -> Answered:
 
 
 def gaps(student: str, mine: Mapping[str, Answered], null: Mapping[str, Answered]) -> Iterator[Finding]:
-    """Training minus test, and test minus every further split, at the numbers of steps that the latter has; where it
-    has others, against the longest test problems."""
-    if TRAIN in mine:
-        yield _gap(student, TRAIN, TEST, (mine[TRAIN], mine[TEST]), (null[TRAIN], null[TEST]))
-    lengths = {len(problem.steps) for problem in mine[TEST].problems}
-    for split in (name for name in mine if name not in (TRAIN, TEST)):
-        shared = lengths & {len(problem.steps) for problem in mine[split].problems}
-        own, guess = (
-            (by[TEST].only(shared or {max(lengths)}), by[split].only(shared) if shared else by[split])
-            for by in (mine, null)
-        )
-        yield _gap(student, TEST, split, own, guess)
+    """Training minus test, and test minus every further split."""
+    pairs = [(TRAIN, TEST)] if TRAIN in mine else []
+    pairs += [(TEST, split) for split in mine if split not in (TRAIN, TEST)]
+    for a, b in pairs:
+        strata = alike(mine[a], mine[b])
+        other = Null(name="majority", **stats.difference(alike(null[a], null[b]))._asdict())
+        n = sum(of_a + of_b for _, of_a, _, of_b in strata)
+        yield _finding(student, f"{a} minus {b} accuracy", stats.difference(strata), n, other)
 
 
-def _gap(student: str, a: str, b: str, own: tuple[Answered, Answered], guess: tuple[Answered, Answered]) -> Finding:
-    measured, other = (newcombe(*pair[0].counts, *pair[1].counts) for pair in (own, guess))
-    n = sum(len(answered.right) for answered in own)
-    return _finding(student, f"{a} minus {b} accuracy", measured, n, Null(name="majority", **other._asdict()))
+def alike(a: Answered, b: Answered) -> list[tuple[int, int, int, int]]:
+    """What is right in each, number of steps by number of steps: a sample of training problems has another mix of them
+    than a test split, and the longer are the harder. Where none is in both, the longest of `a` beside all of `b`."""
+    one, two = a.by_steps(), b.by_steps()
+    shared = [steps for steps in one if steps in two]
+    return [(*one[steps], *two[steps]) for steps in shared] or [(*one[max(one)], *b.counts())]
 
 
 def renumbering(student: str, original: Sequence[bool], copy: Sequence[bool], null: Mapping[str, Answered]) -> Finding:
@@ -228,7 +220,7 @@ def neighbours(
         pairs = zip(few, said, strict=True)
         verdicts = list(grade_all(Question(p.kind, p.answer, text, p.choices) for p, text in pairs))
         right = stats.wilson(sum(verdict.correct for verdict in verdicts), len(verdicts))
-        other = Null(name="majority", **stats.wilson(*null[split].counts)._asdict())
+        other = Null(name="majority", **stats.wilson(*null[split].counts())._asdict())
         yield _finding(NEIGHBOUR, f"{split} accuracy", right, len(few), other)
 
 

@@ -57,7 +57,9 @@ LENSES: dict[str, Lens] = {
     "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look),
     "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look),
     "probes": Lens(probes.ProbesConfig, probes.look, version=7),
-    "representations": Lens(representations.RepresentationsConfig, representations.look, frozenset({"tokens"})),
+    "representations": Lens(
+        representations.RepresentationsConfig, representations.look, frozenset({"tokens"}), version=2
+    ),
     "kl": Lens(kl.KlConfig, kl.look, frozenset({"tokens"})),
     "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"})),
     "patching": Lens(patching.PatchingConfig, patching.look),

@@ -81,11 +81,13 @@ def compare_thoughts(
         return {}
     held = [read_silent(student, problems, config.batch_size) for student in (first, second)]
     at = [i for i, place in enumerate(held[0].places) if place.startswith("thought")]
-    problem_N = torch.arange(len(problems)).repeat(len(at))
     kept: dict[tuple[int, str], Pairing] = {}
     for layer, (a_PBD, b_PBE) in enumerate(zip(*(one.stream_LPBD for one in held), strict=False)):
         kept[layer, "thoughts"] = Pairing()
-        kept[layer, "thoughts"].add(a_PBD[at].flatten(0, 1), b_PBE[at].flatten(0, 1), problem_N, config.rows)
+        for start in range(0, len(problems), config.batch_size):
+            problem_B = torch.arange(start, min(start + config.batch_size, len(problems)))
+            a_ND, b_NE = (stream[at][:, problem_B].flatten(0, 1) for stream in (a_PBD, b_PBE))
+            kept[layer, "thoughts"].add(a_ND, b_NE, problem_B.repeat(len(at)), config.rows)
     return kept
 
 
@@ -123,6 +125,8 @@ def told(
     if not len(batches) or not np.isfinite(bootstrapped_cka(batches, config.seed, 1).value):
         reason = "vectors do not vary" if len(batches) else "no batch has four tokens of this class"
         yield invalid(reason, **address, n=max(1, len(batches)))
+    elif len(batches) == 1:
+        yield invalid("one batch alone, whose interval would be a point", **address, n=1)
     else:
         null = bootstrapped_cka(np.array(pairing.mismatched), config.seed)
         found = bootstrapped_cka(batches, config.seed)._asdict()

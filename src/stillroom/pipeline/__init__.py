@@ -18,7 +18,7 @@ from typing import Any
 from stillroom.errors import UsageError, unknown
 from stillroom.lenses import LENSES
 from stillroom.pipeline.comparing import comparison
-from stillroom.pipeline.planner import Planner
+from stillroom.pipeline.planner import STAGES, Planner
 from stillroom.pipeline.running import run
 from stillroom.recipes import Recipe
 from stillroom.recipes.sweeps import common
@@ -27,12 +27,6 @@ from stillroom.tasks import TASKS
 from stillroom.teachers import TEACHERS
 
 __all__ = ["STAGES", "Planner", "plan", "run", "schema", "upto"]
-
-STAGES = (
-    "problems", "contamination", "rationales", "kept", "compliance", "lessons", "primer", "base", "student", "copies",
-    "predictions", "scores", "faithfulness", "cost", "memorising", "lens", "crosscoder", "traces", "reader", "oracle",
-    "report", "comparison", "sizes",
-)  # fmt: skip
 
 
 def plan(where: str, cells: Mapping[str, Recipe]) -> list[Stage]:

@@ -23,6 +23,13 @@ from stillroom.tasks import TASKS, Task, contamination
 from stillroom.tasks.contamination import PROBLEMS, ContaminationConfig
 from stillroom.teachers import TEACHERS
 
+STAGES = (
+    "problems", "contamination", "rationales", "kept", "compliance", "lessons", "primer", "base", "student", "copies",
+    "predictions", "scores", "faithfulness", "cost", "memorising", "lens", "crosscoder", "traces", "reader", "oracle",
+    "report", "comparison", "sizes",
+)  # fmt: skip
+"""All kinds of stages in the order in which `--until` goes."""
+
 
 def choose(table: Mapping[str, Any], data: dict[str, Any], what: str, where: str) -> tuple[Any, Any]:
     """The row of a table that `data["name"]` selects, and its config. Raises `ConfigError` for an unknown name."""
@@ -360,4 +367,5 @@ class Planner:
             **{f"oracle {name}": s for name, s in thinking.items()},
             **{s.name: s for s in obeyed},
         }
+        parents = dict(sorted(parents.items(), key=lambda parent: STAGES.index(parent[1].stage)))
         return self.stage("report", "report", report.VERSION, config, parents, partial(report.make_report, config))

@@ -66,7 +66,7 @@ def _memorising(
     ask: Predictions,
 ) -> Iterator[tuple[str, Stage]]:
     run = partial(memorising.make_copies, config)
-    copies = _stage("copies", "", memorising.VERSION, config, {"problems": problems}, run)
+    copies = _stage("copies", "", memorising.COPIES_VERSION, config, {"problems": problems}, run)
     yield "", copies
     evaluate = recipe.evaluate.model_copy(update={"train_sample": 0})
     again = {label: ask(f"{label} on copies", person, copies, evaluate) for label, person in people.items()}

@@ -1,15 +1,18 @@
 """The questions of every report, answered in a few sentences from a run's evidence, or left open."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from stillroom.records import Finding, Null
+from stillroom.records import Finding, Null, Score
 from stillroom.report.evidence import Evidence, percent, place, share, spread, strongest, unseeded
 from stillroom.report.suits import UNCOMPARED, suits
 from stillroom.report.thinking import UNTHOUGHT, carries
+from stillroom.stats import difference
 
 SIGNIFICANT = 0.05
+VALUE, NUMBER = re.compile(r"value (\d+)"), re.compile(r"number (\d+)")
 
 
 class Answer(NamedTuple):
@@ -18,31 +21,86 @@ class Answer(NamedTuple):
 
 
 def solves(evidence: Evidence) -> list[str]:
-    """Train minus test, and the splits that memory cannot serve."""
+    """Train minus test at equal numbers of steps, and the splits that memory cannot serve, each beside its null."""
     sentences = []
     for name in evidence.students():
         train, test = evidence.score(name, "train"), evidence.score(name, "test")
         if train is None or test is None:
             continue
-        apart = train.low > test.high
-        verdict = "part of its training accuracy is memory" if apart else "no memorisation is established"
-        sentence = f"{name}: {share(train)} on training problems, {share(test)} on test problems: {verdict}."
-        beyond = [s for split in evidence.further_splits() if (s := evidence.score(name, split))]
-        sentence += "".join(f" On {s.split} problems {share(s)}." for s in beyond)
-        if constant := evidence.score("majority", "test"):
-            above = "above" if test.low > constant.high else "not above"
-            sentence += f" That is {above} the null, the most frequent training answer: {share(constant)}."
-        sentences.append(sentence + "".join(_renumbered(evidence, name)))
+        sentence = f"{name}: {share(train)} on training problems, {share(test)} on test problems."
+        sentence += _above(evidence, test, "Test accuracy is")
+        memory = _gap(evidence, name)
+        sentence += memory.said
+        for split in evidence.further_splits():
+            if beyond := evidence.score(name, split):
+                sentence += f" On {split} problems {share(beyond)}.{_above(evidence, beyond, 'That is')}"
+        sentences.append(sentence + "".join(_renumbered(evidence, name, memory.established)))
     return sentences
 
 
-def _renumbered(evidence: Evidence, student: str) -> Iterator[str]:
-    """What other numbers in training problems cost a student, where the run measured it."""
-    for f in evidence.findings:
-        if f.lens == "memorising" and unseeded(f.subject) == student and "with other numbers" in f.metric:
-            verdict = "it does worse on them" if f.low > f.nulls[0].high else "no difference is established"
-            yield f" Other numbers in training problems cost {share(f)}, null {spread(f.nulls[0])}: {verdict}."
-            return
+def _above(evidence: Evidence, score: Score, what: str) -> str:
+    """A score beside the null of its own split."""
+    constant = evidence.score("majority", score.split)
+    if constant is None:
+        return ""
+    above = "above" if score.low > constant.high else "not above"
+    return f" {what} {above} the null, the most frequent training answer: {share(constant)}."
+
+
+class Memory(NamedTuple):
+    said: str
+    established: bool
+
+
+def _gap(evidence: Evidence, name: str) -> Memory:
+    """By how much more training problems are solved than test problems of as many steps, beside the same of the null:
+    the two have another mix of steps, and the longer are the harder."""
+    strata = evidence.strata(name, "train", "test")
+    if not strata:
+        return Memory(
+            " No training problems have as many steps as test problems: no memorisation is established.", False
+        )
+    gap = difference(strata)
+    n = sum(of_train + of_test for _, of_train, _, of_test in strata)
+    null = difference(rival) if (rival := evidence.strata("majority", "train", "test")) else None
+    beside = f", null (the most frequent training answer) {spread(null)}" if null else ""
+    established = gap.low > max(0.0, null.high if null else 0.0)
+    verdict = "part of its training accuracy is memory" if established else "no memorisation is established"
+    said = f" At equal numbers of steps training minus test accuracy is {spread(gap)} (n = {n}){beside}: {verdict}."
+    return Memory(said, established)
+
+
+def _renumbered(evidence: Evidence, student: str, memory: bool) -> Iterator[str]:
+    """What other numbers in training problems cost a student, where the run measured it, and whether the copies get
+    their originals' answers, without which that alone is no memory."""
+    mine = {f.metric: f for f in evidence.findings if f.lens == "memorising" and unseeded(f.subject) == student}
+    for f in (f for metric, f in mine.items() if "with other numbers" in metric):
+        null = f.nulls[0]
+        worse = f.low > null.high
+        verdict = "it does worse on them" if worse else "no difference is established"
+        yield (
+            f" Other numbers in training problems cost {share(f)}, null (the most frequent training answer) "
+            f"{spread(null)}: {verdict}."
+        )
+        if worse:
+            yield from _by_heart(mine.get("copies that were given their original's answer"), memory)
+        return
+
+
+def _by_heart(given: Finding | None, memory: bool) -> Iterator[str]:
+    if given is not None:
+        null = given.nulls[0]
+        recalled = given.low > null.high
+        verdict = "answers are known by heart" if recalled else "that answers are known by heart is not established"
+        yield (
+            f" Of the copies {share(given)} get their original's answer, null ({null.name}) {spread(null)}: {verdict}."
+        )
+        memory = memory or recalled
+    if not memory:
+        yield (
+            " Where no gap to test problems is established, such a cost does not show memory of problems: the copies' "
+            "numbers are drawn otherwise than the task's, and what was learned need not carry over to them."
+        )
 
 
 def lives(evidence: Evidence) -> list[str]:
@@ -56,14 +114,35 @@ def lives(evidence: Evidence) -> list[str]:
 
 
 def _read(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
-    chosen = [f for f in findings if f.lens == "logit_lens" and f.metric.endswith("in top 5, chosen on validation")]
+    rows = [f for f in findings if f.lens == "logit_lens"]
+    chosen = [f for f in rows if f.metric.endswith("in top 5, chosen on validation")]
+    plain = {(f.subject, f.metric, f.layer, f.position): f for f in rows}
     for student in dict.fromkeys(f.subject for f in chosen):
         parts = []
         for f in (f for f in chosen if f.subject == student):
-            null = f.nulls[0]
-            verdict = "read" if f.low > null.high else "not established"
-            parts.append(f"{f.metric.partition(' in ')[0]} {verdict}: {share(f)} at {place(f)}, null {spread(null)}")
-        yield student, f"{'; '.join(parts)}."
+            base = plain.get((f.reference, f.metric.partition(",")[0], f.layer, f.position))
+            told = f"{f.metric.partition(' in ')[0]} {_verdict(f, base)}: {share(f)} at {place(f)}"
+            beside = f", {f.reference} there {spread(base)}" if base else ""
+            parts.append(f"{told}, null ({f.nulls[0].name}) {spread(f.nulls[0])}{beside}")
+        yield student, f"By the logit lens, among its top 5 tokens: {'; '.join(parts)}."
+
+
+def _verdict(f: Finding, base: Finding | None) -> str:
+    """Read is what lies above its null, and above what the base, which was not taught to solve, shows there."""
+    if f.low <= f.nulls[0].high:
+        return "not established"
+    if _operands_alone(f):
+        return "told by the operands alone, not read"
+    return "read" if base is None or f.low > base.high else "not established beyond the base"
+
+
+def _operands_alone(f: Finding) -> bool:
+    """Where the value cannot have been computed: at the embedding, unless it is of a thought, which is the student's
+    own work; and where fewer numbers stand than value v takes, which are v + 1."""
+    if f.layer == 0 and not f.position.startswith("thought"):
+        return True
+    value, number = VALUE.match(f.metric), NUMBER.fullmatch(f.position)
+    return value is not None and number is not None and int(number[1]) <= int(value[1])
 
 
 def _moved(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:

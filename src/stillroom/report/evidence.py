@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from stillroom.records import Comparison, Finding, GridRow, Null, Score
+from stillroom.stats import Interval
 
 NONE: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
@@ -22,6 +23,13 @@ class Evidence(NamedTuple):
         """The accuracy of a student's first seed, or None where it was not measured."""
         address = (student, split, group, "accuracy")
         return next((s for s in self.scores if (s.student, s.split, s.group, s.metric) == address), None)
+
+    def strata(self, student: str, a: str, b: str) -> list[tuple[int, int, int, int]]:
+        """Right and asked in one split and in another, number of steps by number of steps; all at once where steps are
+        not known."""
+        groups = dict.fromkeys(s.group for s in self.scores if s.student == student and s.group.isdecimal())
+        pairs = [(self.score(student, a, group), self.score(student, b, group)) for group in groups or ("all",)]
+        return [(round(x.value * x.n), x.n, round(y.value * y.n), y.n) for x, y in pairs if x and y]
 
     def further_splits(self) -> list[str]:
         """The splits beside `train` and `test`: composition, more steps, other tasks."""
@@ -41,7 +49,7 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def spread(measured: Score | Finding | GridRow | Null) -> str:
+def spread(measured: Score | Finding | GridRow | Null | Interval) -> str:
     return f"{percent(measured.value)} [{percent(measured.low)}, {percent(measured.high)}]"
 
 

@@ -15,6 +15,7 @@ from openpyxl.xml.functions import tostring
 from stillroom.files import write_atomic
 from stillroom.records import Comparison, Effect, GridRow
 from stillroom.report.grids import grid_cells, grid_columns
+from stillroom.report.pages import p_value
 
 NEVER = datetime(2000, 1, 1)
 """When every spreadsheet was made, for all that its bytes tell."""
@@ -79,7 +80,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cell(value: Any, column: str) -> str:
     if isinstance(value, float):
-        return f"{value:.3g}" if column in ("p", "holm") else f"{100 * value:.1f}"
+        return p_value(value).replace("<", "$<$") if column in ("p", "holm") else f"{100 * value:.1f}"
     return str(value).translate(LATEX)
 
 

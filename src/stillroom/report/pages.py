@@ -18,6 +18,7 @@ CLAIM = re.compile(r"(?<=;) (?![^(]*\))|(?<=\.) (?=[A-Z])")
 """Where one claim of an answer ends."""
 QUALIFIED = re.compile(r"\[[^\]]*\]|\(n = \d+\)|[\d.]+ %")
 """An interval, a number of problems, a share."""
+SMALLEST = 1e-300
 KINDS = 3
 """Traces that figures have beside scatter, which is plotly.js's own: bar, box and heatmap stand first in its list."""
 LIST = re.compile(r"\.register\(\[((?:[\w$]+\(\),?)+)\]\)")
@@ -41,12 +42,14 @@ class Remake(NamedTuple):
 
 
 def remakes(recipe: str, figures: Sequence[Figure], parents: Mapping[str, Path]) -> dict[str, Remake]:
-    """For each figure by its anchor; none for what is made of no single stage."""
+    """For each figure by its anchor; none for what is made of no single stage. Parents come in the order of stages, and
+    the last of those that a figure is made of brings the others."""
+    order = list(parents)
     found = {}
     for figure in figures:
         if figure.made_of:
             folders = [address(parents[role]) for role in figure.made_of]
-            stage = folders[0].partition("/")[0]
+            stage = manifest(parents[max(figure.made_of, key=order.index)]).stage
             found[figure.anchor] = Remake(folders, f"stillroom run {recipe} --until {stage}")
     return found
 
@@ -100,6 +103,11 @@ def markdown(value: Any) -> Markup:
     return Markup(" ".join(escaped.split()))  # noqa: S704 (escaped here)
 
 
+def p_value(value: float) -> str:
+    """Three digits. What lies below the smallest floats is rounded to 0 by them, and is not 0."""
+    return f"{value:.3g}" if value >= SMALLEST else f"< {SMALLEST:g}"
+
+
 def prose(text: str) -> Markup:
     """A caption, what stands between backticks as code."""
     return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped first)
@@ -126,7 +134,7 @@ def template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["figure"] = lambda value: f"{value:.3g}"
+    environment.filters["p_value"] = p_value
     environment.filters["share"] = lambda value: f"{100 * value:.1f} %"
     environment.filters["points"] = lambda value: f"{100 * value:+.2f}"
     environment.filters["data"] = data

@@ -9,8 +9,8 @@ from stillroom.report.figures import MAJORITY
 from stillroom.report.grids import differences, formats, strengths, trends
 
 SWEEPS = (
-    "`stillroom run granularity-svamp` compares six granularities, four formats and two sizes of student; another "
-    "teacher beside it is a sweep over `teacher.teacher`."
+    "`stillroom run granularity-svamp` compares six granularities, four formats and two sizes of student; with "
+    "`sweep='{teacher.teacher: [chatgpt, gemini]}'` behind it, two teachers."
 )
 AXES = {"granularity": trends, "format": formats, "teacher": differences}
 UNCOMPARED = f"Not established: this run tells of no rationale that was taught. {SWEEPS}"

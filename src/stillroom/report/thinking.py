@@ -11,8 +11,8 @@ IN_THOUGHTS = " AUROC in thoughts, chosen on validation"
 ELSE = "another answer's reasoning"
 SAME = "same answer's reasoning"
 WAYS = {
-    ("early answering", "after 0% of the chain"): "without any",
-    (ELSE, ""): "with another question's",
+    ("early answering", "after 0% of the chain"): "without any thought",
+    (ELSE, ""): "with another question's thoughts",
     ("mean thoughts", ""): "with the mean thought in place of each",
     ("noise thoughts", ""): "with noise in place of each",
 }
@@ -49,7 +49,7 @@ def _used(findings: Sequence[Finding]) -> Iterator[str]:
     if found:
         null = _plain(next(iter(found.values())))[0]
         ways = [f"{share(f)} {WAYS[way]}{'' if _stands(f) else ' (not established)'}" for way, f in found.items()]
-        yield (f"Of its answers change {', '.join(ways)}; null ({null.name}) {spread(null)}: {_rests(found)}.")
+        yield (f"Its answer changes in {', in '.join(ways)}; null ({null.name}) {spread(null)}: {_rests(found)}.")
     became = next((f for f in findings if f.module == ELSE and f.metric == "answers that became the other's"), None)
     if became is not None:
         null = strongest(became)
