@@ -188,7 +188,7 @@ class Freshness:
         if list(given) != wanted:
             raise _stale(f"asked for documents {asked[0]} to {asked[-1]}, it gave other tokens than theirs")
         pool = hashlib.blake2b(digest_size=16)
-        for document, row_T in zip(asked, order.split([self.lengths[d] for d in asked]), strict=True):
+        for document, row_T in zip(asked, order.split_with_sizes([self.lengths[d] for d in asked]), strict=True):
             held, text = _digest(tokens.x_NMD[row_T]), _digest(tokens.token_N[row_T])
             if self._texts.setdefault(held, text) != text:
                 raise _stale(f"document {document} has the activations of a document with another text")
@@ -199,7 +199,7 @@ class Freshness:
 
 
 def _digest(tensor: Tensor) -> bytes:
-    return hashlib.blake2b(tensor.contiguous().flatten().view(torch.uint8).numpy(), digest_size=16).digest()
+    return hashlib.blake2b(tensor.contiguous().flatten().view(torch.uint8).numpy().data, digest_size=16).digest()
 
 
 def _stale(what: str) -> TrainingError:

@@ -10,6 +10,7 @@ categories, T the strongest tokens.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -156,7 +157,8 @@ class Explained(NamedTuple):
 
 def explained_by_document(crosscoder: Crosscoder, tokens: Tokens) -> Explained:
     """x̄ is the mean over all tokens; sums are in float64."""
-    of_N, tokens_C = tokens.document_N.unique(return_inverse=True, return_counts=True)[1:]
+    _, inverse, counts = np.unique(tokens.document_N.numpy(), return_inverse=True, return_counts=True)
+    of_N, tokens_C = torch.from_numpy(inverse), torch.from_numpy(counts)
     error_CM = torch.zeros(len(tokens_C), crosscoder.models, dtype=torch.float64)
     active_C = torch.zeros(len(tokens_C), dtype=torch.float64)
     for rows, _, value_NF in chunks(crosscoder, tokens):
