@@ -10,7 +10,7 @@ from stillroom.crosscoder.data import Tokens
 from stillroom.crosscoder.exam import Exam
 from stillroom.crosscoder.measuring import Address, describe
 from stillroom.crosscoder.model import Crosscoder
-from stillroom.crosscoder.steering import SteeringConfig, answered, steered
+from stillroom.crosscoder.steering import Answered, SteeringConfig, answered, steered
 from stillroom.records import Finding, Problem
 from stillroom.students import Manner, Student
 from toys import END, llama, problem, tokenizer
@@ -86,3 +86,22 @@ def test_several_samples_are_drawn_and_the_same_again() -> None:
     assert torch.equal(first, second)
     assert len({float(value) % 1 for value in first}) > 1  # means of three
     assert first.mean() == pytest.approx(float(second.mean()))
+
+
+def test_the_nulls_of_a_difference_are_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    exam, crosscoder = wordy()
+    told = Tokens(torch.ones(3, 2, 16), torch.zeros(3).long(), torch.arange(3), torch.arange(3))
+    shares = iter([0.6, 0.9, 0.4, 0.5, 0.6])  # not steered, steered, three random directions
+
+    def asked_again(*_: object) -> Answered:
+        return Answered(*[torch.full((6,), next(shares))] * 2)
+
+    monkeypatch.setattr("stillroom.crosscoder.steering.answered", asked_again)
+    config = CONFIG.model_copy(update={"strengths": (1.0,)})
+    real = describe(crosscoder, told)
+    findings = {f.metric: f for f in steered(Address("s", "r", 1), real, exam, "+", torch.tensor([2]), config)}
+    beyond = findings["accuracy with latent 2 at strength +1, beyond random directions"]
+    assert beyond.value == pytest.approx(0.4)
+    assert [null.value for null in beyond.nulls] == pytest.approx([0.1, 0.4 - 0.55])
+    level = findings["accuracy with latent 2 at strength +1"]
+    assert [null.value for null in level.nulls] == pytest.approx([0.6, 0.5])
