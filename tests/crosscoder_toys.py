@@ -38,7 +38,7 @@ class Planted:
         x_NMD += self.noise * torch.randn(x_NMD.shape, generator=torch.Generator().manual_seed(documents[0]))
         document_N = torch.tensor(documents).repeat_interleave(LENGTH)
         position_N = torch.arange(LENGTH).repeat(len(documents))
-        return Tokens(x_NMD, document_N, position_N, position_N)
+        return Tokens(x_NMD, document_N, position_N, document_N * LENGTH + position_N)  # every text is another
 
 
 def planted(weak: float | None = None, **settings: object) -> tuple[Planted, list[str]]:

@@ -1,7 +1,7 @@
 """Crosscoders against planted truth: directions, classes, artefacts, nulls, and what is refused."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crosscoder_toys import Planted, planted
-from stillroom.crosscoder.data import Mixer, Tokens, calibrate
+from crosscoder_toys import LENGTH, Planted, planted
+from stillroom.crosscoder.data import Freshness, Mixer, Tokens, calibrate
 from stillroom.crosscoder.features import (
     delta_norm,
     explained,
@@ -200,7 +200,7 @@ def test_a_killed_run_taken_up_again_ends_with_the_same_bytes(precision: str, tm
     alone = fit_crosscoder(source, config, fit_config, workplace(tmp_path / "alone"))
     original, calls = Mixer.batch, {"left": 17}
 
-    def fragile(self: Mixer, update: int) -> Tensor:
+    def fragile(self: Mixer, update: int) -> tuple[Tensor, Tensor]:
         calls["left"] -= 1
         if calls["left"] == 0:
             raise KeyboardInterrupt
@@ -281,15 +281,91 @@ def test_a_source_that_stops_refreshing_is_an_error() -> None:
             assert fails and "stopped refreshing" in str(error)
         else:
             assert not fails
-            assert mixer.freshness.distinct == 2000 * 21
+            assert mixer.freshness.documents == set(range(2000))
 
 
 def test_updates_are_a_pure_function_of_their_number_and_an_epoch_repeats_no_token() -> None:
     source, _ = planted()
     normal = calibrate(source, 0)
     first, second = (Mixer(source, normal, 512, 0, pool_tokens=10_000) for _ in range(2))
-    forwards = [first.batch(update) for update in range(first.per_epoch)]
+    forwards = [first.batch(update)[0] for update in range(first.per_epoch)]
     for update in (60, 3, 41):
-        assert torch.equal(second.batch(update), forwards[update])
+        assert torch.equal(second.batch(update)[0], forwards[update])
     rows = torch.cat(forwards).round(decimals=3)
     assert len(rows.unique(dim=0)) > 0.98 * len(rows)  # what sinks leave short is filled up from the same pool
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A source whose activations (N, M, D) are changed before they are handed out."""
+
+    of: Planted
+    change: Callable[[Tensor], Tensor]
+    models: tuple[str, ...] = ("a", "b")
+    layer: int = 1
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return self.of.lengths
+
+    def read(self, documents: Sequence[int]) -> Tokens:
+        tokens = self.of.read(documents)
+        return replace(tokens, x_NMD=self.change(tokens.x_NMD.clone()))
+
+
+def test_half_a_pool_that_repeats_the_other_under_other_names_is_an_error() -> None:
+    source, _ = planted(documents=100)
+
+    def half(x_NMD: Tensor) -> Tensor:
+        return torch.cat([x_NMD[: len(x_NMD) // 2]] * 2)
+
+    mixer = Mixer(Changed(source, half), calibrate(source, 0), 512, 0)
+    with pytest.raises(TrainingError, match="document 50 has the activations of a document with another text"):
+        mixer.batch(0)
+
+
+def test_two_documents_of_one_text_may_have_the_same_activations() -> None:
+    source, _ = planted(documents=100)
+    tokens, twice = source.read(range(50)), source.read(range(100))
+    both = replace(twice, x_NMD=torch.cat([tokens.x_NMD] * 2), token_N=torch.cat([tokens.token_N] * 2))
+    freshness = Freshness(source.lengths)
+    freshness.note(tuple(range(100)), both)
+    assert len(freshness.documents) == 100
+
+
+def test_counters_count_the_tokens_that_sinks_leave(tmp_path: Path, monkeypatch) -> None:
+    source, _ = planted(documents=100)
+
+    def long(x_NMD: Tensor) -> Tensor:
+        x_NMD[1::2] *= 100 * (x_NMD[1::2].norm(dim=2, keepdim=True) > 0)
+        return x_NMD
+
+    drawn: list[int] = []
+    original = Mixer.batch
+
+    def noted(self: Mixer, update: int) -> tuple[Tensor, Tensor]:
+        x_BW, token_B = original(self, update)
+        drawn.extend(token_B.tolist())
+        return x_BW, token_B
+
+    monkeypatch.setattr(Mixer, "batch", noted)
+    monkeypatch.setattr("stillroom.crosscoder.fitting.calibrate", lambda _, seed: calibrate(source, seed))
+    config = settings(1, epochs=1.5, batch_size=200)
+    told = fit_crosscoder(Changed(source, long), TOPK, config, workplace(tmp_path)).told
+    assert told["tokens drawn"] == len(drawn) == 15 * 200  # of 100 × 20 tokens that are not first
+    assert told["distinct tokens"] == len(set(drawn)) < 1100
+    assert told["tokens used again"] == len(drawn) - len(set(drawn))
+    assert all(token % LENGTH for token in drawn)  # no first one
+
+
+def test_what_is_not_finite_in_one_model_is_not_said_of_both() -> None:
+    source, _ = planted(documents=100)
+
+    def broken(x_NMD: Tensor) -> Tensor:
+        x_NMD[:, 1] = torch.nan
+        return x_NMD
+
+    with pytest.raises(DataError, match=r"^b: its activation of token 0 of document \d+ is not finite"):
+        calibrate(Changed(source, broken), 0)
+    with pytest.raises(DataError, match=r"^b: its activation"):
+        Mixer(Changed(source, broken), calibrate(source, 0), 512, 0).batch(0)

@@ -9,6 +9,7 @@ import torch
 from stillroom.crosscoder.data import Live, Tokens
 from stillroom.crosscoder.harvested import INDEX, Harvested, fingerprint, harvested
 from stillroom.errors import DataError
+from stillroom.files import read_json, write_json
 from toys import student
 
 IDS = [[2, 3, 4, 8, 9], [5, 6], [7, 8, 9, 10, 11, 12], [3, 4, 5]]
@@ -63,3 +64,25 @@ def test_a_fingerprint_is_of_the_weights_and_nothing_else() -> None:
     with torch.no_grad():
         model.get_input_embeddings().weight[0, 0] += 1e-3
     assert fingerprint(model) != fingerprint(student(seed=1).model)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut off", "missing"])
+def test_a_shard_that_is_not_what_was_written_is_refused(harm: str, kept: Harvested) -> None:
+    shard = kept.folder / "shards" / "000001.safetensors"
+    content = bytearray(shard.read_bytes())
+    content[-3] ^= 1
+    shard.unlink()
+    if harm != "missing":
+        shard.write_bytes(content if harm == "flipped" else content[:-40])
+    again = harvested(live(), kept.folder, rows=3)
+    again.read([3])  # lies in other shards
+    with pytest.raises(DataError, match=r"000001\.safetensors: is not what was written"):
+        again.read([0])
+
+
+def test_an_index_without_checksums_is_refused(kept: Harvested) -> None:
+    told = read_json(kept.folder / INDEX)
+    del told["checksums"]
+    write_json(kept.folder / INDEX, told)
+    with pytest.raises(DataError, match="no checksums"):
+        harvested(live(), kept.folder, rows=3)

@@ -11,6 +11,7 @@ from torch import Tensor
 from stillroom.crosscoder.interchange import load, save
 from stillroom.crosscoder.model import Crosscoder, CrosscoderConfig, initial
 from stillroom.errors import DataError
+from stillroom.files import read_json, write_json
 
 ABOUT = {"models": ["base", "distilled"], "layer": 2}
 
@@ -104,3 +105,88 @@ def test_a_file_that_would_run_code_is_not_opened(tmp_path: Path) -> None:
     torch.save({"encoder.weight": print}, path)
     with pytest.raises(DataError, match="no crosscoder can be read"):
         load(path)
+
+
+NAN = torch.tensor(torch.nan)
+MEAN = torch.zeros(2, 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoder.bias": torch.zeros(1)}, r"encoder.bias must be \(32,\), and it is \(1,\)"),
+        ({"encoder.bias": torch.tensor(0.0)}, r"encoder.bias must be \(32,\), and it is \(\)"),
+        ({"encoder.bias": torch.zeros(5)}, "encoder.bias must be"),
+        ({"decoder.bias": torch.zeros(1)}, r"decoder.bias must be \(2, 16\)"),
+        ({"activation_mean": torch.zeros(16)}, r"activation_mean must be \(2, 16\)"),
+        ({"activation_mean": torch.zeros(2, 9)}, r"activation_mean must be \(2, 16\)"),
+        ({"activation_global_scale": torch.ones(1)}, r"activation_global_scale must be \(2,\)"),
+        ({"activation_global_scale": None}, "activation_mean without activation_global_scale"),
+        ({"activation_global_scale": torch.tensor([1.0, 0.0])}, "not above 0"),
+        ({"activation_global_scale": torch.tensor([1.0, -2.0])}, "not above 0"),
+        ({"activation_mean": MEAN.index_put((torch.tensor(1), torch.tensor(3)), NAN)}, "mean_MD holds numbers that"),
+        ({"k": torch.tensor(0)}, "k is 0"),
+        ({"k": torch.tensor(-4)}, "k is -4"),
+        ({"k": torch.tensor(33)}, "k is 33; expected 1 to 32"),
+        ({"k": NAN}, "k is nan; expected a whole number"),
+        ({"k": torch.tensor([3, 3])}, r"k must be \(\)"),
+        ({"code_normalization_id": torch.tensor([1, 1])}, r"code_normalization_id must be \(\)"),
+        ({"threshold": torch.zeros(3)}, r"threshold must be \(\)"),
+        ({"encoder.weight": torch.zeros(16, 32)}, r"the encoder is \(16, 32\); expected \(models"),
+        ({"encoder.weight": torch.zeros(1, 2, 16, 32)}, "expected .models, width, latents"),
+        ({"encoder.weight": torch.zeros(2, 16, 32, dtype=torch.complex64)}, "no plain tensor of real numbers"),
+        ({"decoder.weight": torch.zeros(2, 32, 16).to_sparse()}, "no plain tensor of real numbers"),
+    ],
+)
+def test_tensors_that_would_be_spread_out_or_mean_nothing_are_refused(
+    change: dict[str, Tensor | None], message: str, tmp_path: Path
+) -> None:
+    save(trained(), tmp_path)
+    changed = {**load_file(tmp_path / "model.safetensors"), **change}
+    torch.save({name: value for name, value in changed.items() if value is not None}, tmp_path / "ae.pt")
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "ae.pt")
+
+
+def test_a_mean_of_nan_alone_means_that_nothing_is_normalised(tmp_path: Path) -> None:
+    save(trained(), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, "activation_mean": MEAN * torch.nan}, tmp_path / "model.safetensors")
+    assert (load(tmp_path).scale_M == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dict_size": 4}, "its config.json says dict_size 4, and its tensors 32"),
+        ({"activation_dim": 99}, "says activation_dim 99, and its tensors 16"),
+        ({"num_layers": 3}, "says num_layers 3, and its tensors 2"),
+        ({"k": 5}, "says k 5, and its tensors 3"),
+        ({"code_normalization": "NONE"}, "another scaling"),
+        ({"stillroom": []}, "config.json: stillroom: "),
+        ({"stillroom": {"models": 5}}, "config.json: stillroom.models: "),
+        ({"stillroom": {"layer": "two"}}, "config.json: stillroom.layer: "),
+    ],
+)
+def test_a_config_that_contradicts_its_tensors_is_refused(
+    change: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    save(trained(), tmp_path, ABOUT)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["code_normalization_id"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert load(tmp_path, ("base", "distilled"), 2).k == 3
+    write_json(tmp_path / "config.json", {**read_json(tmp_path / "config.json"), **change})
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, ("base", "distilled"), 2)
+
+
+def test_files_that_are_no_json_no_object_or_empty_are_refused(tmp_path: Path) -> None:
+    save(trained(), tmp_path)
+    for content in (b"{", b"[1]", b"\xff"):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(DataError, match=r"config\.json: "):
+            load(tmp_path)
+    (tmp_path / "ae.pt").touch()
+    with pytest.raises(DataError, match="no crosscoder can be read"):
+        load(tmp_path / "ae.pt")

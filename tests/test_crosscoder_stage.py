@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from stillroom.crosscoder import ITSELF, TWIN, CrosscodersConfig, StageConfig, make_crosscoder
+from stillroom.crosscoder import ITSELF, TWIN, UNTRAINED, CrosscodersConfig, StageConfig, make_crosscoder
 from stillroom.crosscoder.interchange import load
 from stillroom.crosscoder.model import CrosscoderConfig
 from stillroom.crosscoder.reading import source
@@ -60,7 +60,11 @@ def test_every_measure_of_the_dictionary_stands_beside_both_nulls(made: Path) ->
     shapes = [f for f in findings if f.metric.startswith("parallelogram")]
     assert {null.name for f in shapes for null in f.nulls} == {"shuffled pairs"}
     assert {f.position for f in shapes} == {"in context", "position 0"}
-    assert "mean cosine to other dictionary seeds" in told
+    stable = told["mean cosine to other dictionary seeds"]
+    assert [null.name for null in stable.nulls] == [UNTRAINED]
+    assert 0 < stable.nulls[0].value < 1
+    assert all(told[f"explained variance, {of}"].n == 8 * 4 for of in ("reference", "subject"))  # documents
+    assert told["explained variance, subject"].low < told["explained variance, subject"].high
 
 
 def test_the_tables_hold_every_latent_of_every_dictionary(made: Path) -> None:

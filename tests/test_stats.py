@@ -6,7 +6,16 @@ from math import comb
 import numpy as np
 import pytest
 
-from stillroom.stats import benjamini_hochberg, bootstrap_mean, difference, holm, mcnemar, mean_sd, wilson
+from stillroom.stats import (
+    benjamini_hochberg,
+    bootstrap_mean,
+    bootstrap_ratio,
+    difference,
+    holm,
+    mcnemar,
+    mean_sd,
+    wilson,
+)
 
 Z = 1.959963984540054
 
@@ -95,3 +104,13 @@ def test_benjamini_hochberg_is_hand_worked() -> None:
     """0.01 · 4 / 1, 0.02 · 4 / 2, 0.03 · 4 / 3 and 0.5 · 4 / 4; each at most what the next larger one gives."""
     assert benjamini_hochberg([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.04, 0.04])
     assert benjamini_hochberg([]) == []
+
+
+def test_the_interval_of_a_ratio_holds_it_and_is_a_point_where_all_rows_agree() -> None:
+    assert bootstrap_ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]) == (0.5, 0.5, 0.5)
+    found = bootstrap_ratio([1.0, 0.0, 3.0, 1.0], [2.0, 4.0, 6.0, 8.0])
+    assert found.value == 0.25  # of sums, where the mean of ratios is .28
+    assert found.low < 0.25 < found.high <= 0.5
+    for above, below in (([], []), ([1.0], [0.0]), ([float("nan")], [1.0])):
+        with pytest.raises(ValueError, match="bootstrap_ratio needs"):
+            bootstrap_ratio(above, below)

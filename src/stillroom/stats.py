@@ -108,6 +108,21 @@ def bootstrap_means(values_NC: ArrayLike, seed: int = 0, resamples: int = 1000) 
     return np.stack([mean, np.minimum(low, mean), np.maximum(high, mean)])
 
 
+def bootstrap_ratio(above: ArrayLike, below: ArrayLike, seed: int = 0, resamples: int = 1000) -> Interval:
+    """Percentile bootstrap interval of Σ above / Σ below over rows that are independent and drawn together.
+
+    Raises ValueError when empty, not finite, or where a row below is not above 0.
+    """
+    rows: NDArray[np.float64] = np.stack([np.asarray(part, dtype=np.float64) for part in (above, below)], axis=-1)
+    if rows.ndim != 2 or not len(rows) or not np.isfinite(rows).all() or not (rows[:, 1] > 0).all():
+        raise ValueError(f"bootstrap_ratio needs rows of finite numbers, above 0 below, given shape {rows.shape}")
+    rng = np.random.default_rng(seed)
+    top, bottom = (rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), resamples) @ rows).T
+    value = float(rows[:, 0].sum() / rows[:, 1].sum())
+    low, high = np.quantile(top / bottom, [0.025, 0.975])
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
     """Mean and sample standard deviation over seeds; the latter is 0 for a single seed."""
     data = np.asarray(values, dtype=np.float64)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from stillroom.activations import blocks
 from stillroom.config import Config
@@ -30,7 +31,7 @@ from stillroom.crosscoder.exam import Exam, answer_cues, by_share, category_late
 from stillroom.crosscoder.fitting import Fitted, fit_crosscoder
 from stillroom.crosscoder.harvested import harvested
 from stillroom.crosscoder.measuring import Address, Described, beside, describe
-from stillroom.crosscoder.model import CrosscoderConfig
+from stillroom.crosscoder.model import CrosscoderConfig, initial
 from stillroom.crosscoder.nulls import Itself, stability
 from stillroom.crosscoder.reading import answers, geometry, source
 from stillroom.crosscoder.steering import SteeringConfig, steered
@@ -40,14 +41,14 @@ from stillroom.crosscoder.triggers import cues, marked, spelled
 from stillroom.devices import use
 from stillroom.errors import UsageError
 from stillroom.files import read_lines, write_json, write_lines
-from stillroom.records import Finding, Problem
+from stillroom.records import Finding, Null, Problem
 from stillroom.stats import bootstrap_mean
 from stillroom.store import Workplace
 from stillroom.students import Student, load
 from stillroom.training import FitConfig, processes
 
-VERSION = 3
-ITSELF, TWIN = "itself", "re-seeded twin"
+VERSION = 4
+ITSELF, TWIN, UNTRAINED = "itself", "re-seeded twin", "untrained dictionaries"
 HELD_OUT = 1000
 """Test problems, at most, on which a dictionary is described."""
 
@@ -140,15 +141,23 @@ def make_crosscoder(config: StageConfig, at: Workplace) -> None:
     curves, lying = geometry(address, pair, layer)
     stable_F = stability(real.crosscoder, [other.crosscoder for other in others], torch.arange(real.crosscoder.latents))
     if others:
-        live_F = real.fires.live
-        told_stable = bootstrap_mean(stable_F[live_F].numpy())
-        findings.append(address.finding("mean cosine to other dictionary seeds", told_stable, int(live_F.sum())))
+        findings.append(stable(address, settings, real, stable_F))
     interchange.save(real.crosscoder, at.out / "crosscoder", {"models": list(pair), "layer": layer})
     write_latents(at.out, real, nulls, stable_F.tolist())
     write_contexts(at.out / "contexts.json", real, told[""], subject, live.ids)
     write_json(at.out / "parallelogram.json", curves)
     write_json(at.out / "counts.json", {name or "pair": fit.told for name, fit in fits.items()})
     write_lines(at.out / "findings.jsonl", [*findings, *lying])
+
+
+def stable(address: Address, settings: CrosscodersConfig, real: Described, stable_F: Tensor) -> Finding:
+    """Mean best cosine of live latents with those of other seeds, beside that with as many untrained dictionaries."""
+    own, live_F = real.crosscoder, real.fires.live
+    seeds = range(settings.fit.seed + 1, settings.fit.seed + settings.seeds)
+    untrained = [initial(settings.dictionary, own.models, own.width, seed) for seed in seeds]
+    chance = bootstrap_mean(stability(own, untrained, live_F.nonzero().squeeze(1)).numpy())
+    found, null = bootstrap_mean(stable_F[live_F].numpy()), Null(name=UNTRAINED, **chance._asdict())
+    return address.finding("mean cosine to other dictionary seeds", found, int(live_F.sum()), [null])
 
 
 def _sources(

@@ -4,11 +4,12 @@ A source gives the activations of any of its documents; a pool of documents is h
 Which tokens an update sees is a pure function of its number. The first token of a document and tokens whose activation
 is longer than twice the median (attention sinks) are left out: they would take the dictionary for themselves.
 
-Legend: N tokens, M models, D width, T tokens of a document.
+Legend: N tokens, B of an update, M models, D width, W = M · D, T tokens of a document or of a source.
 """
 
 import bisect
 import functools
+import hashlib
 import itertools
 import random
 from collections.abc import Mapping, Sequence
@@ -152,6 +153,7 @@ def calibrate(source: Source, seed: int) -> Normal:
     order = random.Random(f"calibrate {seed}").sample(range(len(lengths)), len(lengths))
     seen = list(itertools.accumulate(lengths[d] for d in order))
     tokens = source.read(order[: bisect.bisect_left(seen, CALIBRATION) + 1])
+    refuse_not_finite(tokens, source.models)  # one model's NaN would leave none of the others' tokens either
     inner = tokens.at((tokens.position_N > 0).nonzero().squeeze(1))
     if not len(inner):
         raise DataError("no document has a second token, and the first of each is left out: give longer documents")
@@ -167,28 +169,41 @@ def calibrate(source: Source, seed: int) -> Normal:
 
 @dataclass
 class Freshness:
-    """Which tokens training has seen. A buffer that hands out the same again while others wait is an error."""
+    """Whether a source hands out what it was asked for, and not the same activations under other names."""
 
-    total: int
-    distinct: int = 0
-    drawn: int = 0
-    _seen: set[int] = field(default_factory=set)
-    _sums: dict[float, int] = field(default_factory=dict)
+    lengths: Sequence[int]
+    documents: set[int] = field(default_factory=set)
+    """All that were handed out."""
+    _texts: dict[bytes, bytes] = field(default_factory=dict)
+    """By the hash of a document's activations, that of its token ids."""
+    _pools: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
 
-    def note(self, tokens: Tokens) -> None:
-        """One pool's tokens. Raises `TrainingError` where the source stopped refreshing: a pool of other tokens with
-        the activations of an earlier one, or of tokens that were all seen while others were not."""
-        keys = (tokens.document_N.long() * (1 << 32) + tokens.position_N.long()).tolist()
-        before, self.drawn = self.distinct, self.drawn + len(keys)
-        self._seen.update(keys)
-        self.distinct = len(self._seen)
-        which = hash(frozenset(keys))
-        stale = self._sums.setdefault(float(tokens.x_NMD.double().sum()), which) != which
-        if stale or self.distinct == before < self.total:
-            raise TrainingError(
-                f"the activations stopped refreshing: after {self.drawn} tokens a pool brought none that was not there "
-                f"before, though only {before} of {self.total} were seen: look at the source, and train anew"
-            )
+    def note(self, asked: tuple[int, ...], tokens: Tokens) -> None:
+        """One pool, of documents in their order. Raises `TrainingError` where the source stopped refreshing: it gives
+        other tokens than those of these documents, one document's activations for another text, or a whole pool's
+        for other documents. That two documents of one text have the same activations is as it should be."""
+        order = (tokens.document_N.long() * (1 << 32) + tokens.position_N.long()).argsort()
+        wanted = [(document, position) for document in asked for position in range(self.lengths[document])]
+        given = zip(tokens.document_N[order].tolist(), tokens.position_N[order].tolist(), strict=True)
+        if list(given) != wanted:
+            raise _stale(f"asked for documents {asked[0]} to {asked[-1]}, it gave other tokens than theirs")
+        pool = hashlib.blake2b(digest_size=16)
+        for document, row_T in zip(asked, order.split_with_sizes([self.lengths[d] for d in asked]), strict=True):
+            held, text = _digest(tokens.x_NMD[row_T]), _digest(tokens.token_N[row_T])
+            if self._texts.setdefault(held, text) != text:
+                raise _stale(f"document {document} has the activations of a document with another text")
+            pool.update(held)
+        if self._pools.setdefault(pool.digest(), asked) != asked:
+            raise _stale(f"all documents from {asked[0]} to {asked[-1]} have the activations of others")
+        self.documents.update(asked)
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return hashlib.blake2b(tensor.contiguous().flatten().view(torch.uint8).numpy().data, digest_size=16).digest()
+
+
+def _stale(what: str) -> TrainingError:
+    return TrainingError(f"the activations stopped refreshing: {what}: look at the source, and train anew")
 
 
 class Mixer:
@@ -201,14 +216,16 @@ class Mixer:
         self.source, self.normal, self.batch_size, self.seed, self.pool_tokens = (
             source, normal, batch_size, seed, pool_tokens,
         )  # fmt: skip
-        usable = sum(max(0, length - 1) for length in source.lengths)
-        if usable < batch_size:
-            raise DataError(f"{usable} tokens do not fill a batch of {batch_size}: give more documents or lower it")
-        self.freshness = Freshness(sum(source.lengths))
+        lengths = source.lengths
+        self.freshness = Freshness(lengths)
+        self.first_T = torch.tensor([0, *itertools.accumulate(lengths)])
         self.pools = functools.lru_cache(maxsize=2)(self._pools)
         self.pool = functools.lru_cache(maxsize=1)(self._pool)
         self.held = functools.lru_cache(maxsize=1)(self._held)
         self.per_epoch = sum(updates for _, updates in self.pools(0))
+        if not self.per_epoch:
+            usable = sum(max(0, length - 1) for length in lengths)
+            raise DataError(f"{usable} tokens do not fill a batch of {batch_size}: give more documents or lower it")
 
     def _pools(self, epoch: int) -> list[tuple[list[int], int]]:
         """The documents of each pool, and how many updates they fill; what is left over waits for another epoch."""
@@ -218,36 +235,42 @@ class Mixer:
         groups = [order[i * len(order) // count : (i + 1) * len(order) // count] for i in range(count)]
         return [(group, sum(max(0, lengths[d] - 1) for d in group) // self.batch_size) for group in groups]
 
-    def _pool(self, epoch: int, number: int) -> Tensor:
+    def _pool(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
         documents, _ = self.pools(epoch)[number]
-        held_NW = self.held(tuple(sorted(documents)))
+        held_NW, token_N = self.held(tuple(sorted(documents)))
         seed = random.Random(f"{self.seed} {epoch} {number}").getrandbits(62)
-        return held_NW[torch.randperm(len(held_NW), generator=torch.Generator().manual_seed(seed))]
+        order_N = torch.randperm(len(held_NW), generator=torch.Generator().manual_seed(seed))
+        return held_NW[order_N], token_N[order_N]
 
-    def _held(self, documents: tuple[int, ...]) -> Tensor:
-        """The usable activations (N, M · D) of some documents, normalised; a single pool is read but once."""
+    def _held(self, documents: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """The usable activations (N, M · D) of some documents, normalised, and which of the source's tokens they are;
+        a single pool is read but once."""
         tokens = self.source.read(documents)
-        self.freshness.note(tokens)
-        x_NMD = tokens.x_NMD[self.normal.usable(tokens)]
-        if not len(x_NMD):
+        refuse_not_finite(tokens, self.source.models)
+        self.freshness.note(documents, tokens)
+        tokens = tokens.at(self.normal.usable(tokens))
+        if not len(tokens):
             raise DataError(f"all tokens of documents {documents[:3]}, … are first ones or sinks: look at the source")
-        return ((x_NMD - self.normal.mean_MD) * self.normal.scale_M[:, None]).flatten(1)
+        x_NW = ((tokens.x_NMD - self.normal.mean_MD) * self.normal.scale_M[:, None]).flatten(1)
+        return x_NW, self.first_T[tokens.document_N.long()] + tokens.position_N
 
-    def batch(self, update: int) -> Tensor:
-        """Normalised activations of update `update`; a pool that sinks made short begins again."""
+    def batch(self, update: int) -> tuple[Tensor, Tensor]:
+        """Normalised activations (B, M · D) of update `update`, and which of the source's tokens (B) they are, counted
+        through its documents; a pool that sinks made short begins again."""
         epoch, left = divmod(update, self.per_epoch)
         for number, (_, updates) in enumerate(self.pools(epoch)):
             if left < updates:
-                pool_NW = self.pool(epoch, number)
-                rows = (torch.arange(self.batch_size) + left * self.batch_size) % len(pool_NW)
-                return pool_NW[rows]
+                pool_NW, token_N = self.pool(epoch, number)
+                row_B = (torch.arange(self.batch_size) + left * self.batch_size) % len(pool_NW)
+                return pool_NW[row_B], token_N[row_B]
             left -= updates
         raise AssertionError("an epoch holds its updates")
 
     def batches(self, terms: Sequence[str]) -> Batches:
         def batch(update: int, part: int, parts: int) -> Batch:
-            x_BW = self.batch(update)
-            x_BW = x_BW[part * len(x_BW) // parts : (part + 1) * len(x_BW) // parts]
-            return Batch({"x_BW": x_BW}, dict.fromkeys(terms, len(x_BW)), (f"tokens of update {update}",))
+            x_BW, token_B = self.batch(update)
+            own = slice(part * len(x_BW) // parts, (part + 1) * len(x_BW) // parts)
+            tensors = {"x_BW": x_BW[own], "token_B": token_B[own]}
+            return Batch(tensors, dict.fromkeys(terms, len(tensors["x_BW"])), (f"tokens of update {update}",))
 
         return batch

@@ -10,6 +10,7 @@ categories, T the strongest tokens.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -145,16 +146,34 @@ def kinds(decoder_FMD: Tensor, live_F: Tensor) -> Kinds:
     return Kinds(live_F & (delta_F <= 1 - SPECIFIC), live_F & shared_F, live_F & (delta_F >= SPECIFIC))
 
 
-def explained(crosscoder: Crosscoder, tokens: Tokens) -> tuple[Tensor, float]:
-    """(explained variance of each model (M), active latents a token): 1 − Σ ‖x − x̂‖² / Σ ‖x − x̄‖²."""
-    error_M = torch.zeros(crosscoder.models, dtype=torch.float64)
-    active = 0.0
+class Explained(NamedTuple):
+    """Of each document (C): Σ ‖x − x̂‖² and Σ ‖x − x̄‖² of each model, active latents, tokens."""
+
+    error_CM: Tensor
+    variance_CM: Tensor
+    active_C: Tensor
+    tokens_C: Tensor
+
+
+def explained_by_document(crosscoder: Crosscoder, tokens: Tokens) -> Explained:
+    """x̄ is the mean over all tokens; sums are in float64."""
+    _, inverse, counts = np.unique(tokens.document_N.numpy(), return_inverse=True, return_counts=True)
+    of_N, tokens_C = torch.from_numpy(inverse), torch.from_numpy(counts)
+    error_CM = torch.zeros(len(tokens_C), crosscoder.models, dtype=torch.float64)
+    active_C = torch.zeros(len(tokens_C), dtype=torch.float64)
     for rows, _, value_NF in chunks(crosscoder, tokens):
         difference_NMD = tokens.x_NMD[rows] - crosscoder.decode(value_NF)
-        error_M += difference_NMD.double().square().sum(dim=(0, 2))
-        active += float((value_NF > 0).sum())
+        error_CM.index_add_(0, of_N[rows], difference_NMD.double().square().sum(dim=2))
+        active_C.index_add_(0, of_N[rows], (value_NF > 0).sum(dim=1).double())
     centred_NMD = (tokens.x_NMD - tokens.x_NMD.mean(dim=0)).double()
-    return 1 - error_M / centred_NMD.square().sum(dim=(0, 2)), active / len(tokens)
+    variance_CM = torch.zeros_like(error_CM).index_add_(0, of_N, centred_NMD.square().sum(dim=2))
+    return Explained(error_CM, variance_CM, active_C, tokens_C.double())
+
+
+def explained(crosscoder: Crosscoder, tokens: Tokens) -> tuple[Tensor, float]:
+    """(explained variance of each model (M), active latents a token): 1 − Σ ‖x − x̂‖² / Σ ‖x − x̄‖²."""
+    found = explained_by_document(crosscoder, tokens)
+    return 1 - found.error_CM.sum(dim=0) / found.variance_CM.sum(dim=0), float(found.active_C.sum()) / len(tokens)
 
 
 class Context(NamedTuple):

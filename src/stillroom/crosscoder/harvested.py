@@ -1,7 +1,8 @@
 """Paired activations on disk: harvested once in shards, and read by any number of epochs and dictionaries.
 
 The folder names the models by the content of their weights: activations of another model, of another layer or of other
-documents would be learned from without a sign that anything is wrong, so they are refused.
+documents would be learned from without a sign that anything is wrong, so they are refused. So is a shard that is not
+what was written: its checksum is in the index, and is compared before it is first read.
 
 Legend: N tokens, M models, D width.
 """
@@ -9,7 +10,7 @@ Legend: N tokens, M models, D width.
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import PreTrainedModel
 
 from stillroom.crosscoder.data import Live, Tokens
 from stillroom.errors import DataError
-from stillroom.files import read_json, write_json
+from stillroom.files import read_json, sha256, write_json
 from stillroom.harvest import ROWS, VECTORS, write_shards
 
 INDEX, SHARDS = "index.json", "shards"
@@ -38,12 +39,16 @@ class Harvested:
     layer: int
     ids: Sequence[Sequence[int]]
     rows: int
+    checksums: dict[str, str]
+    """SHA-256 of each shard, by name."""
+    _intact: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @property
     def lengths(self) -> Sequence[int]:
         return [len(row) for row in self.ids]
 
     def read(self, documents: Sequence[int]) -> Tokens:
+        """Raises `DataError` for a shard that is missing or damaged."""
         starts = [0, *accumulate(self.lengths)]
         parts = [part for d in sorted(documents) for part in self._rows(starts[d], starts[d + 1])]
         told = [(d, at, token) for d in sorted(documents) for at, token in enumerate(self.ids[d])]
@@ -54,9 +59,17 @@ class Harvested:
         while start < stop:
             number, first = divmod(start, self.rows)
             last = min(self.rows, first + stop - start)
-            with safe_open(self.folder / SHARDS / f"{number:06}.safetensors", framework="pt") as file:
+            with safe_open(self._shard(f"{number:06}.safetensors"), framework="pt") as file:
                 yield file.get_slice(VECTORS)[first:last]
             start += last - first
+
+    def _shard(self, name: str) -> Path:
+        path = self.folder / SHARDS / name
+        if name not in self._intact:
+            if not path.is_file() or sha256(path) != self.checksums.get(name):
+                raise DataError(f"{path}: is not what was written: remove {self.folder}, and harvest again")
+            self._intact.add(name)
+        return path
 
 
 def harvested(live: Live, folder: Path, rows: int = ROWS) -> Harvested:
@@ -66,15 +79,18 @@ def harvested(live: Live, folder: Path, rows: int = ROWS) -> Harvested:
     both sides, and for activations that are not finite.
     """
     asked = _about(live, rows)
-    if (folder / INDEX).exists():
-        refuse_other(read_json(folder / INDEX), asked, folder)
-    else:
+    if not (folder / INDEX).exists():
         order = range(len(live.ids))
         shutil.rmtree(folder / SHARDS, ignore_errors=True)  # of a run that was killed before it wrote the index
         parts = (_in_order(live, order[i : i + AT_ONCE]) for i in range(0, len(order), AT_ONCE))
         write_shards(folder / SHARDS, parts, rows)
-        write_json(folder / INDEX, asked)
-    return Harvested(folder, live.models, live.layer, live.ids, rows)
+        checksums = {path.name: sha256(path) for path in sorted((folder / SHARDS).iterdir())}
+        write_json(folder / INDEX, {**asked, "checksums": checksums})
+    held = read_json(folder / INDEX)
+    refuse_other(held, asked, folder)
+    if "checksums" not in held:
+        raise DataError(f"{folder}: its index has no checksums of the shards: remove the folder, and harvest again")
+    return Harvested(folder, live.models, live.layer, live.ids, rows, held["checksums"])
 
 
 def _in_order(live: Live, documents: Sequence[int]) -> Tensor:

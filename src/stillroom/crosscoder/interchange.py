@@ -8,12 +8,12 @@ single `.pt` file of the same tensors is read as tensors alone: nothing in it is
 Legend: M models, D width, F latents.
 """
 
-import json
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,6 +26,29 @@ CROSSCODER = 1
 """Their number for products with Σ_m ‖d_m‖ behind the threshold; 4 is none."""
 RMS = 1.0
 NEEDED = ("encoder.weight", "encoder.bias", "decoder.weight", "decoder.bias")
+SHAPES = {
+    "encoder.weight": "MDF", "encoder.bias": "F", "decoder.weight": "MFD", "decoder.bias": "MD",
+    "activation_mean": "MD", "activation_std": "MD", "activation_global_scale": "M", "target_rms": "",
+    "k": "", "threshold": "", "code_normalization_id": "",
+}  # fmt: skip
+
+
+class About(BaseModel):
+    """What we say of a crosscoder of ours."""
+
+    models: tuple[str, ...] | None = None
+    layer: int | None = None
+
+
+class Told(BaseModel):
+    """What `config.json` says, as far as it is compared with the tensors."""
+
+    activation_dim: int | None = None
+    dict_size: int | None = None
+    num_layers: int | None = None
+    k: int | None = None
+    code_normalization: str | int | None = None
+    stillroom: About | None = None
 
 
 def save(crosscoder: Crosscoder, folder: Path, about: dict[str, Any] | None = None) -> None:
@@ -65,37 +88,91 @@ def save(crosscoder: Crosscoder, folder: Path, about: dict[str, Any] | None = No
 def load(path: Path, models: tuple[str, ...] | None = None, layer: int | None = None) -> Crosscoder:
     """A crosscoder from a folder, or from a `.pt` or `.safetensors` file.
 
-    Raises `DataError` for what is none, for weights that are not finite, for code scaling that we do not have, and,
-    where `models` or `layer` are given and the folder says otherwise, for one of other models or of another layer.
+    Raises `DataError` for what is none: tensors of other shapes than this file's head says or of other sizes than the
+    folder's `config.json`, weights that are not finite, a scale that is not above 0, a k below 1, code scaling or
+    normalisation that we do not have; and, where `models` or `layer` are given and the folder says otherwise, for one
+    of other models or of another layer.
     """
-    tensors = _tensors(path)
-    if missing := [name for name in NEEDED if name not in tensors]:
-        raise DataError(f"{path}: no {', '.join(missing)}, so this is no crosscoder of crosscoder_learning")
-    told = json.loads((path / "config.json").read_text()) if (path / "config.json").is_file() else {}
-    _refuse_others(path, told.get("stillroom") or {}, models, layer)
+    told, tensors = _told(path), _tensors(path)
+    _refuse_others(path, told.stillroom or About(), models, layer)
+    sizes = _sizes(path, tensors)
+    k = _whole(path, tensors, "k", 1 if told.k is None else told.k)
+    _refuse_contradiction(path, told, tensors, {**sizes, "k": k})
+    if not 1 <= k <= sizes["F"]:
+        raise DataError(f"{path}: k is {k}; expected 1 to {sizes['F']}, the number of latents: fetch or train it again")
     encoder_MDF, decoder_MFD = tensors["encoder.weight"].float(), tensors["decoder.weight"].float()
-    count, width, latents = encoder_MDF.shape
-    if decoder_MFD.shape != (count, latents, width):
-        raise DataError(
-            f"{path}: the encoder is {tuple(encoder_MDF.shape)} and the decoder {tuple(decoder_MFD.shape)}; expected "
-            "(models, width, latents) and (models, latents, width)"
-        )
-    if int(tensors.get("code_normalization_id", torch.tensor(CROSSCODER))) != CROSSCODER and "threshold" in tensors:
-        raise DataError(f"{path}: its threshold is on codes of another scaling than Σ ‖d‖, which is not known here")
-    crosscoder = Crosscoder(count, width, latents, int(tensors.get("k", torch.tensor(1))))
+    crosscoder = Crosscoder(sizes["M"], sizes["D"], sizes["F"], k)
     with torch.no_grad():
         crosscoder.encoder_FW.copy_(encoder_MDF.permute(2, 0, 1).flatten(1))
         crosscoder.decoder_FW.copy_(decoder_MFD.permute(1, 0, 2).flatten(1))
         crosscoder.encoder_bias_F.copy_(tensors["encoder.bias"])
         crosscoder.decoder_bias_W.copy_(tensors["decoder.bias"].flatten())
         crosscoder.threshold.copy_(tensors.get("threshold", torch.tensor(0.0)).clamp(min=0))
-        if "activation_mean" in tensors and not tensors["activation_mean"].isnan().any():
+        if "activation_mean" in tensors and not tensors["activation_mean"].isnan().all():
+            if "activation_global_scale" not in tensors:
+                raise DataError(f"{path}: activation_mean without activation_global_scale, the one scaling known here")
             crosscoder.mean_MD.copy_(tensors["activation_mean"])
             crosscoder.scale_M.copy_(tensors["activation_global_scale"])
     for name, tensor in crosscoder.state_dict().items():
         if not tensor.isfinite().all():
             raise DataError(f"{path}: {name} holds numbers that are not finite: fetch or train it again")
+    if not (crosscoder.scale_M > 0).all():
+        raise DataError(f"{path}: activation_global_scale is not above 0: fetch or train it again")
     return crosscoder.eval()
+
+
+def _sizes(path: Path, tensors: dict[str, Tensor]) -> dict[str, int]:
+    """M, D and F, which the encoder says and every other tensor must keep to."""
+    if missing := [name for name in NEEDED if name not in tensors]:
+        raise DataError(f"{path}: no {', '.join(missing)}, so this is no crosscoder of crosscoder_learning")
+    encoder = tensors["encoder.weight"]
+    if encoder.ndim != 3 or not encoder.numel():
+        raise DataError(f"{path}: the encoder is {tuple(encoder.shape)}; expected (models, width, latents)")
+    sizes = dict(zip("MDF", encoder.shape, strict=True))
+    for name, letters in SHAPES.items():
+        if name not in tensors:
+            continue
+        tensor, wanted = tensors[name], tuple(sizes[letter] for letter in letters)
+        if tensor.shape != wanted:
+            raise DataError(
+                f"{path}: the encoder is {tuple(encoder.shape)}, so {name} must be {wanted}, and it is "
+                f"{tuple(tensor.shape)}: fetch or train it again"
+            )
+        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+            raise DataError(f"{path}: {name} is no plain tensor of real numbers ({tensor.dtype}, {tensor.layout})")
+    return sizes
+
+
+def _whole(path: Path, tensors: dict[str, Tensor], name: str, absent: int) -> int:
+    value = float(tensors.get(name, torch.tensor(absent)))
+    if not value.is_integer():
+        raise DataError(f"{path}: {name} is {value}; expected a whole number: fetch or train it again")
+    return int(value)
+
+
+def _refuse_contradiction(path: Path, told: Told, tensors: dict[str, Tensor], found: dict[str, int]) -> None:
+    """Where `config.json` says other sizes than the tensors have, or a code scaling that we do not know."""
+    for name, letter in (("num_layers", "M"), ("activation_dim", "D"), ("dict_size", "F"), ("k", "k")):
+        if (said := getattr(told, name)) is not None and said != found[letter]:
+            raise DataError(
+                f"{path}: its config.json says {name} {said}, and its tensors {found[letter]}: take both from one run"
+            )
+    scaling = _whole(path, tensors, "code_normalization_id", CROSSCODER)
+    named = str(told.code_normalization or CROSSCODER).upper() in ("CROSSCODER", str(CROSSCODER))
+    if "threshold" in tensors and not (named and scaling == CROSSCODER):
+        raise DataError(f"{path}: its threshold is on codes of another scaling than Σ ‖d‖, which is not known here")
+
+
+def _told(path: Path) -> Told:
+    file = path / "config.json"
+    if not file.is_file():
+        return Told()
+    try:
+        return Told.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(f"{file}: {where}: {first['msg']}; fetch it again, or mend it") from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -105,16 +182,25 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             found = torch.load(file, map_location="cpu", weights_only=True)
             return {name: value for name, value in dict(found).items() if isinstance(value, Tensor)}
         return load_file(file)
-    except (OSError, SafetensorError, UnpicklingError, RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (
+        OSError,
+        EOFError,
+        SafetensorError,
+        UnpicklingError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{file}: no crosscoder can be read from it ({reason})") from None
 
 
-def _refuse_others(path: Path, about: dict[str, Any], models: tuple[str, ...] | None, layer: int | None) -> None:
-    if models is not None and tuple(about.get("models", models)) != models:
+def _refuse_others(path: Path, about: About, models: tuple[str, ...] | None, layer: int | None) -> None:
+    if models is not None and about.models is not None and about.models != models:
         raise DataError(
-            f"{path}: made from the activations of {', '.join(about['models'])}, and asked about {', '.join(models)}: "
+            f"{path}: made from the activations of {', '.join(about.models)}, and asked about {', '.join(models)}: "
             "choose the models that it was made from, or train another"
         )
-    if layer is not None and about.get("layer", layer) != layer:
-        raise DataError(f"{path}: made from layer {about['layer']}, and asked about layer {layer}: choose that layer")
+    if layer is not None and about.layer is not None and about.layer != layer:
+        raise DataError(f"{path}: made from layer {about.layer}, and asked about layer {layer}: choose that layer")

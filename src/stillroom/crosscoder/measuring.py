@@ -1,6 +1,6 @@
 """Findings of one pair of models: each number of its crosscoder beside the same number of its nulls.
 
-Legend: F latents.
+Legend: C documents, M models, F latents.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from stillroom.crosscoder.features import (
     DENSE,
     Firing,
     delta_norm,
-    explained,
+    explained_by_document,
     firing,
     genuine,
     kinds,
@@ -23,7 +23,7 @@ from stillroom.crosscoder.features import (
 )
 from stillroom.crosscoder.model import Crosscoder
 from stillroom.records import Finding, Null
-from stillroom.stats import Interval, bootstrap_mean, wilson
+from stillroom.stats import Interval, bootstrap_mean, bootstrap_ratio, wilson
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,15 @@ def describe(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Te
     """NRN, Δ_norm and ν of every latent, and what they come to."""
     fires = firing(crosscoder, tokens, categories)
     live_F, decoder_FMD = fires.live, crosscoder.decoders()
-    variance_M, active = explained(crosscoder, tokens)
+    by_C = explained_by_document(crosscoder, tokens)
     scaling = latent_scaling(crosscoder, tokens)
     found, live, every = kinds(decoder_FMD, live_F), max(1, int(live_F.sum())), crosscoder.latents
     sure = int((found.subject & genuine(scaling)).sum())
-    exact = {
-        "explained variance, reference": (float(variance_M[0]), len(tokens)),
-        "explained variance, subject": (float(variance_M[-1]), len(tokens)),
-        "active latents a token": (active, len(tokens)),
+    left_CM = by_C.variance_CM - by_C.error_CM
+    ratios = {
+        "explained variance, reference": (left_CM[:, 0], by_C.variance_CM[:, 0]),
+        "explained variance, subject": (left_CM[:, -1], by_C.variance_CM[:, -1]),
+        "active latents a token": (by_C.active_C, by_C.tokens_C),
     }
     counted = {
         "dead latents": (every - int(live_F.sum()), every),
@@ -90,7 +91,12 @@ def describe(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Te
         "mean ν of the error": scaling.error_F[live_F],
         "mean ν of the reconstruction": scaling.reconstruction_F[live_F],
     }
-    measures = {name: (Interval(value, value, value), n) for name, (value, n) in exact.items()}
+    measures: dict[str, tuple[Interval, int]] = {}
+    for name, (above_C, below_C) in ratios.items():
+        varied_C = below_C > 0
+        if varied_C.any():
+            interval = bootstrap_ratio(above_C[varied_C].numpy(), below_C[varied_C].numpy())
+            measures[name] = (interval, int(varied_C.sum()))
     measures |= {name: (wilson(count, n), n) for name, (count, n) in counted.items()}
     for name, values in means.items():
         finite = values[values.isfinite()]

@@ -90,7 +90,8 @@ def steered(
 ) -> Iterator[Finding]:
     """Token counts and accuracy for each latent and strength, and how far both lie from the random directions'.
 
-    The second is paired by problem: where its interval holds 0, the direction was nothing special.
+    The second is paired by problem: where its interval holds 0, the direction was nothing special. Its nulls are the
+    same difference of answers that are not steered, and of one random direction from the others.
     """
     if not len(found_K) or not exam.problems:
         return
@@ -100,15 +101,20 @@ def steered(
         for strength in config.strengths:
             pushed = answered(exam, config, direction_D, strength).measures()
             controls = [
-                answered(exam, config, random_direction(direction_D.cpu(), seed), strength) for seed in range(CONTROLS)
+                answered(exam, config, random_direction(direction_D.cpu(), seed), strength).measures()
+                for seed in range(CONTROLS)
             ]
             for what, value_B in pushed.items():
-                control_B = torch.stack([control.measures()[what] for control in controls]).mean(dim=0)
-                nulls = [
-                    Null(name=of, **bootstrap_mean(null_B.numpy())._asdict())
-                    for of, null_B in (("not steered", plain[what]), ("random directions", control_B))
-                ]
+                first_B, *rest = control_CB = torch.stack([control[what] for control in controls])
+                control_B, others_B = control_CB.mean(dim=0), torch.stack(rest).mean(dim=0)
                 told = f"{what} with latent {latent} at strength {strength:+g}"
-                level, beyond = bootstrap_mean(value_B.numpy()), bootstrap_mean((value_B - control_B).numpy())
-                yield address.finding(told, level, len(value_B), nulls, name)
-                yield address.finding(f"{told}, beyond random directions", beyond, len(value_B), nulls, name)
+                levels = _nulls(plain[what], control_B)
+                yield address.finding(told, bootstrap_mean(value_B.numpy()), len(value_B), levels, name)
+                beyond = bootstrap_mean((value_B - control_B).numpy())
+                chance = _nulls(plain[what] - control_B, first_B - others_B)
+                yield address.finding(f"{told}, beyond random directions", beyond, len(value_B), chance, name)
+
+
+def _nulls(plain_B: Tensor, random_B: Tensor) -> list[Null]:
+    told = {"not steered": plain_B, "random directions": random_B}
+    return [Null(name=name, **bootstrap_mean(null_B.numpy())._asdict()) for name, null_B in told.items()]
