@@ -183,6 +183,7 @@ def test_what_one_student_cannot_do_keeps_no_other_from_answering(visit: Visit) 
     assert isinstance(latent, str)
     assert "positions" in latent
     assert not isinstance(normal, str)
+    assert "digits" in str(visit.ask(QUESTIONS[0], "9" * 5000)[0][1])
     (_, wrong), _ = visit.replace(0, 7, "zero")
     assert "count from 0" in str(wrong)
     ((_, said),) = visit.ask_oracle("Summarize the thinking.")

@@ -59,10 +59,28 @@ def refuse_existing(target: Path | None) -> None:
 
 def student_folder(name: str) -> Path:
     """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short; not damaged."""
-    found = [] if Path(name).is_dir() else [p for p in sorted(store_root().glob(f"{name}*/")) if p.name.isalnum()]
+    refuse_name(name)
+    found = [] if Path(name).is_dir() else _beginning(name)
     folder = refuse_damaged(found[0] if len(found) == 1 else Path(name))
     refuse_code(folder)
     return folder
+
+
+def refuse_name(name: str) -> None:
+    """Raise `UsageError` for a name that can be no file's; one that is too long the system refuses itself."""
+    if "\0" in name:
+        raise UsageError(f"{name!r} is no file's name, since it holds a NUL character; name another")
+
+
+def _beginning(name: str) -> list[Path]:
+    """The store's folders whose name begins so; a name is a stage and a key."""
+    stage, _, key = name.partition("/")
+    among = store_root() / stage
+    if not (stage and key and among.is_dir()):
+        return []
+    return [
+        path for path in sorted(among.iterdir()) if path.name.startswith(key) and path.name.isalnum() and path.is_dir()
+    ]
 
 
 def refuse_code(folder: Path) -> None:
