@@ -1,6 +1,5 @@
 """Door to the studio."""
 
-import secrets
 import webbrowser
 from typing import Annotated
 
@@ -35,13 +34,15 @@ def studio(
             raise
         raise UsageError("the studio needs its extra: pip install -e '.[studio]' in the checkout") from None
     from stillroom.devices import use
+    from stillroom.progress import say
     from stillroom.store import Store
-    from stillroom.studio.serving import bound, gated, is_loopback, serve
+    from stillroom.studio.serving import admission, bound, gated, serve
     from stillroom.studio.speakers import Speakers
 
+    asked = admission(token, host)
+    say("starting the studio ...")
     store = Store(store_root())
     page = Page(store, Speakers(store.root, str(use(device, 2)))).app()
-    asked = token or (None if is_loopback(host) else secrets.token_urlsafe(24))
     at = bound(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{at.getsockname()[1]}/" + (f"?token={asked}" if asked else "")
