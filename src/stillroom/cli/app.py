@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 
 from stillroom import __version__
-from stillroom.errors import DataError, StoreError, UsageError
+from stillroom.errors import DataError, Interrupted, StoreError, UsageError
+from stillroom.progress import say
 
+P = ParamSpec("P")
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -18,6 +22,22 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Copy the result to this file.")]
+
+
+def keeps_nothing(command: Callable[P, None]) -> Callable[P, None]:
+    """Of a command whose work is gone when it is stopped: how it ends then does not say otherwise."""
+
+    @wraps(command)
+    def called(*args: P.args, **named: P.kwargs) -> None:
+        try:
+            command(*args, **named)
+        except Interrupted:
+            raise Interrupted("stopped by SIGTERM; this command keeps nothing") from None
+        except KeyboardInterrupt:
+            say("stillroom: stopped; this command keeps nothing")
+            raise typer.Exit(130) from None
+
+    return called
 
 
 def store_root() -> Path:

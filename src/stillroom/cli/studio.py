@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import app, emit, store_root
+from stillroom.cli.app import app, emit, keeps_nothing, store_root
 from stillroom.errors import UsageError
 
 
 @app.command()
+@keeps_nothing
 def studio(
     host: Annotated[str, typer.Option(help="The address to listen at; one that is not loopback asks for a token.")] = (
         "127.0.0.1"
