@@ -9,7 +9,8 @@ import torch
 from architectures import NAMES, tiny
 from stillroom.errors import DataError, UsageError
 from stillroom.lenses import LENSES
-from stillroom.pipeline.diffing import difference, headlines, line, opened, problems
+from stillroom.lenses.subjects import BASE
+from stillroom.pipeline.diffing import OTHER, _named, difference, headlines, line, opened, problems
 from stillroom.students import Manner, Student, save
 from stillroom.students.adapters import AdapterConfig, attach
 from toys import sums, tokenizer
@@ -65,20 +66,21 @@ def test_unequal_models_get_what_they_allow() -> None:
 
 def test_what_is_broken_is_named_as_the_findings_name_it() -> None:
     for side, who in enumerate("AB"):
-        for value, told in ((torch.nan, "weight .*embed_tokens"), (3e38, "outputs")):
+        for norm, head, told in ((torch.nan, 1.0, "weight model.norm"), (3e38, 1e6, "outputs")):
             pair = [small("llama"), small("llama")]
             with torch.no_grad():
-                pair[side].model.get_input_embeddings().weight.fill_(value)
+                pair[side].model.get_parameter("model.norm.weight").fill_(norm)
+                pair[side].model.get_output_embeddings().weight.mul_(head)
             with pytest.raises(DataError, match=f"^{who}: its {told}"):
                 difference(pair[0], pair[1], ["kl"], SPLITS)
 
 
 def test_a_null_that_is_the_other_model_has_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    found = difference(small("llama"), small("llama", seed=1), ["probes"], SPLITS)
-    names = {null.name for f in found.findings for null in f.nulls}
-    assert "A" in names
-    assert "base" not in names
-    assert capsys.readouterr().err == "lens probes ...\n"
+    one = difference(small("llama"), small("llama", seed=1), ["kl"], SPLITS).findings[0]
+    assert capsys.readouterr().err == "lens kl ...\n"
+    nulls = tuple(one.nulls[0].model_copy(update={"name": name}) for name in (BASE, "untrained"))
+    named = _named(one.model_copy(update={"subject": OTHER, "reference": BASE, "nulls": nulls}))
+    assert (named.subject, named.reference, [null.name for null in named.nulls]) == ("B", "A", ["A", "untrained"])
 
 
 def test_an_adapters_folder_stands_on_its_base(tmp_path: Path) -> None:
