@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from stillroom import pipeline
-from stillroom.files import write_json
+import toys
+from stillroom import pipeline, students
+from stillroom.files import write_json, write_lines
 from stillroom.pipeline.needs import size_told, told
 from stillroom.recipes import load_recipe
+from stillroom.records import Lesson
 from stillroom.store import Store
+from stillroom.students.sft import encode
 
 
 @pytest.mark.parametrize(
@@ -19,7 +22,9 @@ def test_a_size_has_a_unit_of_its_own(size: int, words: str) -> None:
     assert size_told(size) == words
 
 
-def test_lengths_that_are_not_known_are_said_to_be_a_bound_or_a_guess(tmp_path: Path) -> None:
+def test_lengths_that_are_not_known_are_said_to_be_a_bound_or_a_guess(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(tmp_path)
 
     def needed(*overrides: str) -> str:
@@ -34,5 +39,13 @@ def test_lengths_that_are_not_known_are_said_to_be_a_bound_or_a_guess(tmp_path: 
     counted = False
     assert "tokens (at most: lengths are not known yet)" in needed()
     assert "512 tokens (a guess: lengths are not known yet)" in needed("base.scratch.positions=2048")
+    monkeypatch.setattr(Store, "find", lambda _, stage: tmp_path / stage.stage)
+    one = Lesson(problem="p", prompt="Ann has 3 eggs.", completion="The answer is 3.")
+    asked = toys.student()
+    students.save(asked, tmp_path / "base")
+    (tmp_path / "lessons").mkdir()
+    write_lines(tmp_path / "lessons" / "lessons.jsonl", [one])
+    (example,) = encode([one], asked)
+    assert f"rows of {example.length} tokens in float32" in needed()
     counted = True
     assert "rows of 50 tokens in float32" in needed()

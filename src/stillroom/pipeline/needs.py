@@ -7,12 +7,14 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from stillroom.errors import DataError
-from stillroom.files import read_json
+from stillroom.files import read_json, read_lines
 from stillroom.foreign import opening
+from stillroom.records import Lesson
 from stillroom.store import Stage, Store
 from stillroom.students.adapters import AdapterConfig
-from stillroom.students.folders import DTYPES
+from stillroom.students.folders import DTYPES, Origin, load_manner, open_tokenizer
 from stillroom.students.memory import Estimate, estimate, shape_of, smallest_gpu
+from stillroom.students.prompts import completions_ids, prompts_ids
 from stillroom.students.scratch import ScratchConfig, shape
 
 WORDS = 1000
@@ -83,7 +85,16 @@ def _config(base: Stage) -> PretrainedConfig:
 
 
 def _longest(stage: Stage, store: Store) -> int | None:
-    """The longest lesson in tokens, where this student has been trained before."""
+    """The longest lesson in tokens, where this student has been trained before, or its lessons and base are made."""
     path = store.folder(stage.stage, stage.key) / "tokens.json"
     counted: dict[str, Any] = read_json(path) if path.exists() else {}
-    return int(counted["prompt"]["longest"] + counted["completion"]["longest"]) if counted else None
+    if counted:
+        return int(counted["prompt"]["longest"] + counted["completion"]["longest"])
+    made, base = (store.find(stage.parents[role]) for role in ("lessons", "base"))
+    if made is None or base is None:
+        return None
+    lessons, style = read_lines(made / "lessons.jsonl", Lesson), load_manner(base).style
+    words = open_tokenizer(Origin(source=str(base)))
+    prompts = prompts_ids([lesson.prompt for lesson in lessons], style, words)
+    answers = completions_ids([lesson.completion for lesson in lessons], style, words)
+    return max(map(len, prompts), default=0) + int(stage.config["pauses"]) + max(map(len, answers), default=0)
