@@ -5,9 +5,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from stillroom.cli import app, runs, studio
+from stillroom.errors import Interrupted
 from stillroom.store import Manifest
 
 COMMANDS = ("run", "list", "show", "report", "fetch", "schema", "chat", "studio")
@@ -99,6 +104,36 @@ def test_show_names_a_changed_code_version_and_damage(small_store: Path, tmp_pat
     notes = json.loads(stillroom("show", "problems/", "--json", store=tmp_path).stdout)["notes"]
     assert any("is missing" in note for note in notes)
     assert any("made by code 0.0.1+00000000" in note for note in notes)
+
+
+def test_a_folder_that_is_not_there_is_told_those_of_its_stage_with_their_names() -> None:
+    known: Any = {
+        f"{stage}/{key}": SimpleNamespace(stage=stage, name=name)
+        for stage, key, name in (("student", "3f2a", "normal"), ("student", "77aa", "latent"), ("base", "1f3a", "base"))
+    }
+    told = runs._none_such("student/3f3", known)
+    assert told.startswith("unknown folder 'student/3f3'")
+    assert "student/3f2a (normal)" in told
+    assert "student/77aa (latent)" in told
+    assert "base/" not in told
+    assert "known are base/, student/; `stillroom list`" in runs._none_such("pupil/3", known)
+
+
+@pytest.mark.parametrize("stop", [Interrupted("what was done is kept"), KeyboardInterrupt()])
+def test_a_command_that_keeps_nothing_does_not_say_so_when_it_is_stopped(
+    stop: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr("stillroom.pipeline.diffing.opened", stopped)
+    done = CliRunner().invoke(app, ["diff", "one", "two"])
+    told = done.output + str(done.exception)
+    assert "opening one and two" in told
+    assert "keeps nothing" in told
+    assert "is kept" not in told
+    assert done.exit_code == (1 if isinstance(stop, Interrupted) else 130)
+    assert hasattr(studio.studio, "__wrapped__")
 
 
 def test_the_report_command_loads_no_torch(small_store: Path) -> None:

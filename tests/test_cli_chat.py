@@ -1,6 +1,7 @@
 """Talking from a pipe and at a real pseudo-terminal: one JSON line a turn, colours, a new width, Ctrl-C."""
 
 import codecs
+import errno
 import fcntl
 import json
 import os
@@ -23,9 +24,10 @@ from rich.console import Console
 import toys
 from conversation_toys import QUESTIONS, speaker
 from stillroom import students
+from stillroom.cli.app import student_folder
 from stillroom.cli.drawing import COARSE, SIGNS, drawn, heat
 from stillroom.cli.talking import COMMANDS, Talk, plain
-from stillroom.cli.terminal import in_a_pipe
+from stillroom.cli.terminal import at_a_terminal, in_a_pipe
 from stillroom.conversation import Conversation, Speaker
 from stillroom.errors import UsageError
 from stillroom.students import Manner
@@ -79,6 +81,35 @@ def test_what_cannot_be_done_is_a_line_too_and_the_next_is_answered() -> None:
     said, code = piped(*wrong, ASKED, "/quit", ASKED)
     assert code == 1
     assert [list(line) == ["error"] for line in said] == [True] * len(wrong) + [False]
+
+
+def test_no_name_or_number_ends_a_conversation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What no file system takes, no user has and no number is, and a disk that is full."""
+    monkeypatch.chdir(tmp_path)
+    long, digits = "n" * 5000, "9" * 5000
+    wrong = (
+        f"/save {long}", "/save ~nouserhere/x", "/save a\0b", "/save /proc/x", f"/compare {long}",
+        "/compare a\0b", f"/ablate {digits}", f"/swap {digits}", f"/thoughts {digits}",
+    )  # fmt: skip
+    ours = talk()
+    ours.opened = lambda name: speaker(name=str(student_folder(name)))
+    said: list[str] = []
+    assert in_a_pipe(ours, [f"{line}\n" for line in (ASKED, *wrong, ASKED)], said.append) == 1
+    kept = [json.loads(line) for line in said]
+    assert [list(line) == ["error"] for line in kept] == [False] + [True] * len(wrong) + [False]
+    assert all("Error" not in line["error"] and len(line["error"]) < 6000 for line in kept[1:-1])
+    assert [str(student_folder(name)) for name in ("/nowhere", "**x")] == ["/nowhere", "**x"]
+
+
+def test_a_full_disk_does_not_end_the_conversation_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["/save full", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "full")
+
+    monkeypatch.setattr("stillroom.cli.talking.lines_atomic", full)
+    assert at_a_terminal(talk()) == 0
 
 
 def test_what_a_pipe_prints_is_ascii_so_that_it_steers_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ from stillroom.oracle import TraceConfig
 from stillroom.oracle.tables import read, whole_part
 from stillroom.oracle.traces import collect
 from stillroom.recipes import load_recipe
+from stillroom.records import content_key
 from stillroom.store import Stage, Store
-from stillroom.teachers.journal import Journal
+from stillroom.teachers.journal import Journal, Row
 from stillroom.teachers.requests import Ask, Reply
 from stillroom.training import checkpoints
 from stillroom.training.loop import Loop
@@ -200,16 +202,52 @@ def test_answers_that_were_harmed_on_disk_are_asked_again(tmp_path: Path, capsys
     assert "is not what was written" in capsys.readouterr().err
 
 
-def test_a_reply_that_was_harmed_on_disk_is_refused(tmp_path: Path) -> None:
-    ask = Ask("api", "m", "http://127.0.0.1", ({"role": "user", "content": "How many?"},), 8, None, 0)
-    with Journal(tmp_path / "journal.sqlite") as journal:
-        journal.write([(ask, Reply("There are seven.", "stop", 3, 4), "")])
-        assert journal.find(ask.key()) is not None
-    with sqlite3.connect(tmp_path / "journal.sqlite") as database:
-        database.execute("UPDATE requests SET text = 'There are eleven.'")
+ASKED = Ask("api", "m", "http://127.0.0.1", ({"role": "user", "content": "How many?"},), 8, None, 0)
+
+
+def journal_after(path: Path, *changes: str) -> Path:
+    """A journal of one reply, changed beneath its feet."""
+    with Journal(path / "journal.sqlite") as journal:
+        journal.write([(ASKED, Reply("There are seven.", "stop", 3, 4), "")])
+        assert journal.find(ASKED.key()) is not None
+    database = sqlite3.connect(path / "journal.sqlite")
+    for change in changes:
+        database.execute(f"UPDATE requests SET {change}")
+    database.commit()
     database.close()
-    with Journal(tmp_path / "journal.sqlite") as journal, pytest.raises(StoreError, match="is not as it was written"):
-        journal.find(ask.key())
+    return path / "journal.sqlite"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "text = 'There are eleven.'", "teacher = 'other'", "model = 'other'", "endpoint = 'other'", "messages = '[]'",
+        "parameters = '{}'", "sample = 1", "at = at + 1", "input_tokens = 30", "output_tokens = 9e999",
+        "text = x'ff00'",
+    ],
+)  # fmt: skip
+def test_a_reply_that_was_harmed_on_disk_is_neither_used_nor_counted(tmp_path: Path, change: str) -> None:
+    with Journal(journal_after(tmp_path, change)) as journal:
+        with pytest.raises(StoreError, match="is not as it was written"):
+            journal.find(ASKED.key())
+        with pytest.raises(StoreError, match="is not as it was written"):
+            list(journal.summary())
+
+
+def test_a_journal_whose_checksums_cover_the_replies_alone_is_still_read(tmp_path: Path) -> None:
+    told = content_key([ASKED.key(), "recorded", "There are seven.", "stop", "", 3, 4, 0])
+    with Journal(journal_after(tmp_path, f"checksum = '{told}'")) as journal:
+        assert journal.find(ASKED.key()) == Row(Reply("There are seven.", "stop", 3, 4), "")
+        (row,) = journal.summary()
+    assert (row["requests"], row["input_tokens"], row["output_tokens"], row["first"]) == (1, 3, 4, row["last"])
+
+
+def test_a_reply_after_a_failure_is_kept_as_it_is_written(tmp_path: Path) -> None:
+    turned = replace(ASKED, messages=({"content": "How many?", "role": "user"},))
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        journal.write([(ASKED, None, "refused")])
+        journal.write([(turned, Reply("There are seven.", "stop", 3, 4), "")])
+        assert journal.find(ASKED.key()) == Row(Reply("There are seven.", "stop", 3, 4), "")
 
 
 def test_a_table_keeps_what_stands_before_the_harm(tmp_path: Path) -> None:

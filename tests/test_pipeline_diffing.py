@@ -4,11 +4,13 @@ from math import isnan
 from pathlib import Path
 
 import pytest
+import torch
 
 from architectures import NAMES, tiny
 from stillroom.errors import DataError, UsageError
 from stillroom.lenses import LENSES
-from stillroom.pipeline.diffing import difference, headlines, line, opened, problems
+from stillroom.lenses.subjects import BASE
+from stillroom.pipeline.diffing import OTHER, _named, difference, headlines, line, opened, problems
 from stillroom.students import Manner, Student, save
 from stillroom.students.adapters import AdapterConfig, attach
 from toys import sums, tokenizer
@@ -60,6 +62,45 @@ def test_unequal_models_get_what_they_allow() -> None:
     apart = difference(small("llama"), other, ["weights", "kl", "logit_lens"], {**SPLITS, "test": few})
     assert [note.partition(":")[0] for note in apart.notes][:2] == ["weights", "kl"]
     assert "same tokens" in apart.notes[1]
+
+
+def test_what_is_broken_is_named_as_the_findings_name_it() -> None:
+    for side, who in enumerate("AB"):
+        for norm, head, told in ((torch.nan, 1.0, "weight model.norm"), (3e38, 1e6, "outputs")):
+            pair = [small("llama"), small("llama")]
+            with torch.no_grad():
+                pair[side].model.get_parameter("model.norm.weight").fill_(norm)
+                pair[side].model.get_output_embeddings().weight.mul_(head)
+            with pytest.raises(DataError, match=f"^{who}: its {told}"):
+                difference(pair[0], pair[1], ["kl"], SPLITS)
+
+
+def test_a_null_that_is_the_other_model_has_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    one = difference(small("llama"), small("llama", seed=1), ["kl"], SPLITS).findings[0]
+    assert capsys.readouterr().err == "lens kl ...\n"
+    nulls = tuple(one.nulls[0].model_copy(update={"name": name}) for name in (BASE, "untrained"))
+    named = _named(one.model_copy(update={"subject": OTHER, "reference": BASE, "nulls": nulls}))
+    assert (named.subject, named.reference, [null.name for null in named.nulls]) == ("B", "A", ["A", "untrained"])
+
+
+def test_an_adapters_folder_stands_on_its_base(tmp_path: Path) -> None:
+    """As peft itself writes it, and with an adapter that changes something."""
+    one = small("llama")
+    one.model.save_pretrained(tmp_path / "base")
+    WORDS.save_pretrained(tmp_path / "base")
+    wrapped = attach(one.model, AdapterConfig(name="lora", r=2), False)
+    for name, weight in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(weight)
+    wrapped.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    wrapped.save_pretrained(str(tmp_path / "adapter"))
+    found = difference(
+        opened(str(tmp_path / "base"), "cpu", "plain"),
+        opened(str(tmp_path / "adapter"), "cpu", "plain"),
+        ["kl"],
+        SPLITS,
+    )
+    assert all(f.value > 0 for f in headlines(found.findings))
 
 
 def test_an_unknown_lens_or_task_is_named() -> None:

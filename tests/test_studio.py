@@ -10,11 +10,13 @@ import pytest
 import toys
 from conversation_toys import COUNT, QUESTIONS, speaker
 from stillroom.conversation import Change, Way
-from stillroom.errors import UsageError
+from stillroom.errors import StoreError, UsageError
+from stillroom.lenses import write_findings
 from stillroom.records import Prediction, Verdict
 from stillroom.store import Store
 from stillroom.studio import failing, holdings, pictures
-from stillroom.studio.serving import bound, gated, is_loopback
+from stillroom.studio.figures import _findings
+from stillroom.studio.serving import admission, bound, gated, is_loopback
 from stillroom.studio.speakers import Speakers
 from stillroom.studio.talking import Visit
 
@@ -55,6 +57,40 @@ def test_elsewhere_a_token_is_needed_and_then_kept_in_a_cookie() -> None:
     assert knock("right", cookie=cookie + "x")[0] == 401
     assert knock("right", authorization="Bearer right")[0] == 200
     assert knock("right", authorization="Bearer ríght")[0] == 401
+
+
+@pytest.mark.parametrize("token", ["a+b", "a&b", "a#b", "a%41", "ríght", "a b", "a;b", 'a"b', "a\r\nX: 1", "a\n"])
+def test_a_token_that_an_address_or_a_cookie_would_change_is_refused(token: str) -> None:
+    with pytest.raises(UsageError, match=r"letters without accents, digits and -\._~"):
+        admission(token, "127.0.0.1")
+
+
+def test_who_must_know_a_token() -> None:
+    assert admission("aZ0-._~", "10.0.0.1") == "aZ0-._~"
+    assert admission(None, "127.0.0.1") is None
+    assert len(admission("", "10.0.0.1") or "") > 30
+
+
+def test_the_cookies_of_others_and_a_stale_one_keep_nobody_out() -> None:
+    for others in ('{"a":1}', "x[y]=1", "stillroom_token=stale", 'a="b'):
+        assert knock("right", cookie=f"{others}; stillroom_token=right; b=c")[0] == 200, others
+        assert knock("right", cookie=others)[0] == 401
+    assert knock("right", cookie="stillroom_token=stale", authorization="Bearer right")[0] == 200
+
+
+def test_what_is_no_address_is_told() -> None:
+    for token in (None, "right"):
+        assert knock(token, host="[")[0] == 403
+        assert knock(token, origin="http://[")[0] == 403
+    with pytest.raises(UsageError, match="is no address"):
+        bound("a..b", 0)
+
+
+def test_a_table_that_was_cut_short_is_told(tmp_path: Path) -> None:
+    write_findings(tmp_path / "findings.parquet", [])
+    (tmp_path / "findings.parquet").write_bytes((tmp_path / "findings.parquet").read_bytes()[:-9])
+    with pytest.raises(StoreError, match="run its recipe again"):
+        _findings(tmp_path / "findings.parquet")
 
 
 def test_a_page_of_another_site_is_refused_even_with_the_cookie() -> None:
@@ -183,6 +219,7 @@ def test_what_one_student_cannot_do_keeps_no_other_from_answering(visit: Visit) 
     assert isinstance(latent, str)
     assert "positions" in latent
     assert not isinstance(normal, str)
+    assert "digits" in str(visit.ask(QUESTIONS[0], "9" * 5000)[0][1])
     (_, wrong), _ = visit.replace(0, 7, "zero")
     assert "count from 0" in str(wrong)
     ((_, said),) = visit.ask_oracle("Summarize the thinking.")

@@ -245,6 +245,12 @@ def test_a_visit(tab: Tab, store: Path, recorder: Recorder, address: str) -> Non
     assert contents(store) == before
 
 
+def test_the_page_serves_no_schema_of_the_server_that_it_is_part_of(address: str) -> None:
+    httpx = pytest.importorskip("httpx")
+    for path in ("openapi.json", "docs", "redoc"):
+        assert httpx.get(f"{address}{path}", trust_env=False, timeout=60).status_code == 404
+
+
 def test_two_browsers_at_once_do_not_see_each_other(browser: Any, address: str) -> None:
     one, two = Tab(browser, address), Tab(browser, address)
     try:

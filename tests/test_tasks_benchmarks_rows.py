@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stillroom.tasks.benchmarks import BENCHMARKS, absent
 from stillroom.tasks.benchmarks.rows import icot, rows
 
 
@@ -20,3 +21,12 @@ def test_a_line_of_icot_is_a_row(tmp_path: Path) -> None:
     path.write_text(text + "\n")
     assert list(rows(path, ("question", "steps", "answer"), None)) == [(1, row)]
     assert "answer" not in icot("Q||<<1+1=2>>")
+
+
+def test_a_file_that_is_not_there_names_its_benchmark_and_the_split_that_fetch_brings(tmp_path: Path) -> None:
+    for split in ("study", "official"):
+        for file in BENCHMARKS["gsm8k"].files("gsm8k", split).values():
+            told = absent(tmp_path / file)
+            assert f"{file}: no such file; `stillroom fetch gsm8k` brings" in told
+            assert "task.split=official" in told
+    assert "bring it with" in absent(tmp_path / "mine.jsonl")

@@ -56,6 +56,13 @@ class Interrupted(StillroomError):
     pass
 
 
+def sentence(error: StillroomError | OSError) -> str:
+    """What to tell of an error; one of the machine's own, such as a full disk, names its file."""
+    return (
+        str(error) if isinstance(error, StillroomError) else f"{error.filename or 'writing'}: {error.strerror or error}"
+    )
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a name that is not in a table: the known names, the nearest first."""
     names = sorted(known)

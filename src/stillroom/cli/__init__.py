@@ -9,7 +9,7 @@ import sys
 
 from stillroom.cli import chat, evaluating, lenses, lessons, oracle, runs, students, studio
 from stillroom.cli.app import app
-from stillroom.errors import Interrupted, StillroomError, UsageError
+from stillroom.errors import Interrupted, StillroomError, UsageError, sentence
 
 __all__ = ["app", "chat", "evaluating", "lenses", "lessons", "main", "oracle", "runs", "students", "studio"]
 
@@ -42,7 +42,7 @@ def status() -> int:
             print(f"stillroom: {error}", file=sys.stderr)  # noqa: T201
         return 75 if isinstance(error, Interrupted) else 2 if isinstance(error, UsageError) else 1
     except OSError as error:  # of the machine's: a full disk, a folder that may not be written
-        print(f"stillroom: {error.filename or 'writing'}: {error.strerror or error}", file=sys.stderr)  # noqa: T201
+        print(f"stillroom: {sentence(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         print("stillroom: stopped; run the same command to go on", file=sys.stderr)  # noqa: T201

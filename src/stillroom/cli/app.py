@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 
 from stillroom import __version__
-from stillroom.errors import DataError, StoreError, UsageError
+from stillroom.errors import DataError, Interrupted, StoreError, UsageError
+from stillroom.progress import say
 
+P = ParamSpec("P")
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -18,6 +22,22 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Copy the result to this file.")]
+
+
+def keeps_nothing(command: Callable[P, None]) -> Callable[P, None]:
+    """Of a command whose work is gone when it is stopped: how it ends then does not say otherwise."""
+
+    @wraps(command)
+    def called(*args: P.args, **named: P.kwargs) -> None:
+        try:
+            command(*args, **named)
+        except Interrupted:
+            raise Interrupted("stopped by SIGTERM; this command keeps nothing") from None
+        except KeyboardInterrupt:
+            say("stillroom: stopped; this command keeps nothing")
+            raise typer.Exit(130) from None
+
+    return called
 
 
 def store_root() -> Path:
@@ -59,10 +79,28 @@ def refuse_existing(target: Path | None) -> None:
 
 def student_folder(name: str) -> Path:
     """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short; not damaged."""
-    found = [] if Path(name).is_dir() else [p for p in sorted(store_root().glob(f"{name}*/")) if p.name.isalnum()]
+    refuse_name(name)
+    found = [] if Path(name).is_dir() else _beginning(name)
     folder = refuse_damaged(found[0] if len(found) == 1 else Path(name))
     refuse_code(folder)
     return folder
+
+
+def refuse_name(name: str) -> None:
+    """Raise `UsageError` for a name that can be no file's; one that is too long the system refuses itself."""
+    if "\0" in name:
+        raise UsageError(f"{name!r} is no file's name, since it holds a NUL character; name another")
+
+
+def _beginning(name: str) -> list[Path]:
+    """The store's folders whose name begins so; a name is a stage and a key."""
+    stage, _, key = name.partition("/")
+    among = store_root() / stage
+    if not (stage and key and among.is_dir()):
+        return []
+    return [
+        path for path in sorted(among.iterdir()) if path.name.startswith(key) and path.name.isalnum() and path.is_dir()
+    ]
 
 
 def refuse_code(folder: Path) -> None:

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import Json, app, emit, refuse_existing, student_folder
+from stillroom.cli.app import Json, app, emit, keeps_nothing, refuse_existing, student_folder
 
 
 @app.command()
+@keeps_nothing
 def diff(
     a: Annotated[str, typer.Argument(help="A student's folder or name in the store, a model's folder, or the hub's.")],
     b: Annotated[str, typer.Argument(help="The other one.")],
@@ -30,6 +31,7 @@ def diff(
     from stillroom.progress import say
 
     refuse_existing(output)
+    say(f"opening {a} and {b} ...")
     where = str(use(device, 2))
     splits = diffing.problems(data, limit)
     first, second = (diffing.opened(str(student_folder(name)), where, style) for name in (a, b))

@@ -3,14 +3,18 @@
 import json
 import os
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stillroom.cli.app import Json, Output, app, copy, emit, refuse_damaged, store_root
 from stillroom.errors import UsageError, unknown
 from stillroom.progress import say
+
+if TYPE_CHECKING:
+    from stillroom.store import Manifest
 
 TABLES = (".csv", ".tex", ".xlsx")
 """What a sweep's table can be copied out as, by the name of the file."""
@@ -112,9 +116,7 @@ def show(
     known = {f"{m.stage}/{m.key}": m for m in store.manifests()}
     found = [name for name in known if name.startswith(path)]
     if len(found) != 1:
-        raise UsageError(
-            unknown("folder", path, known) if not found else f"{path!r} could be any of {', '.join(found)}"
-        )
+        raise UsageError(_none_such(path, known) if not found else f"{path!r} could be any of {', '.join(found)}")
     manifest = known[found[0]]
     notes = [damage] if (damage := store.damage(store.folder(manifest.stage, manifest.key))) else []
     if manifest.code != code_version():
@@ -126,6 +128,15 @@ def show(
             notes.append(f"its parent {role} ({parent.stage}/{parent.key}) is {fate}")
     data: dict[str, Any] = {**manifest.model_dump(mode="json"), "notes": notes}
     emit(json.dumps(data, indent=None if as_json else 1, ensure_ascii=False))
+
+
+def _none_such(path: str, known: Mapping[str, "Manifest"]) -> str:
+    """The sentence for a folder that is not there: those of its stage, with what the recipe calls them."""
+    stage = path.partition("/")[0]
+    stages = {manifest.stage for manifest in known.values()}
+    if stage not in stages:
+        return f"{unknown('folder', path, [f'{one}/' for one in stages])}; `stillroom list` prints every folder"
+    return unknown("folder", path, [f"{name} ({m.name})" for name, m in known.items() if m.stage == stage])
 
 
 @app.command()

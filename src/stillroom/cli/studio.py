@@ -1,16 +1,16 @@
 """Door to the studio."""
 
-import secrets
 import webbrowser
 from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import app, emit, store_root
+from stillroom.cli.app import app, emit, keeps_nothing, store_root
 from stillroom.errors import UsageError
 
 
 @app.command()
+@keeps_nothing
 def studio(
     host: Annotated[str, typer.Option(help="The address to listen at; one that is not loopback asks for a token.")] = (
         "127.0.0.1"
@@ -35,13 +35,15 @@ def studio(
             raise
         raise UsageError("the studio needs its extra: pip install -e '.[studio]' in the checkout") from None
     from stillroom.devices import use
+    from stillroom.progress import say
     from stillroom.store import Store
-    from stillroom.studio.serving import bound, gated, is_loopback, serve
+    from stillroom.studio.serving import admission, bound, gated, serve
     from stillroom.studio.speakers import Speakers
 
+    asked = admission(token, host)
+    say("starting the studio ...")
     store = Store(store_root())
     page = Page(store, Speakers(store.root, str(use(device, 2)))).app()
-    asked = token or (None if is_loopback(host) else secrets.token_urlsafe(24))
     at = bound(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{at.getsockname()[1]}/" + (f"?token={asked}" if asked else "")

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stillroom.conversation import KINDS, Change, Contrast, Conversation, Speaker, Turn, Way
+from stillroom.cli.app import refuse_name
+from stillroom.conversation import KINDS, Change, Contrast, Conversation, Speaker, Turn, Way, counts
 from stillroom.errors import DataError, UsageError, unknown
 from stillroom.files import lines_atomic
 from stillroom.oracle.asking import Reply
@@ -90,7 +91,12 @@ class Talk:
         """Write the turns to a new JSON-lines file. Raises `UsageError` or `DataError` where the name will not do."""
         if not name:
             raise UsageError("/save takes the name of a file, such as conversation.jsonl")
-        path, turns = Path(name).expanduser(), self.conversation.turns
+        refuse_name(name)
+        turns = self.conversation.turns
+        try:
+            path = Path(name).expanduser()
+        except RuntimeError:
+            raise UsageError(f"/save {name}: no such user is known here; name a file by its whole path") from None
         if path.exists():
             raise DataError(f"{path} exists; name another file")
         if not path.resolve().parent.is_dir():
@@ -125,8 +131,8 @@ class Talk:
 
 
 def _step(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise UsageError(f"{text!r}: which thought? They count from 0, as in /ablate 2 zero")
+    if not counts(text):
+        raise UsageError(f"{text[:40]!r}: which thought? They count from 0, as in /ablate 2 zero")
     return int(text)
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from stillroom.cli.drawing import drawn
 from stillroom.cli.talking import Talk, plain
 from stillroom.conversation.visible import visible
-from stillroom.errors import StillroomError
+from stillroom.errors import StillroomError, sentence
 
 LEFT = "the conversation ends here; /save FILE would have kept it"
 
@@ -23,10 +23,10 @@ def in_a_pipe(talk: Talk, lines: Iterable[str], emit: Callable[[str], None]) -> 
         for line in lines:
             if line.strip():
                 try:
-                    emit(json.dumps(plain(talk.take(line.strip()))))
-                except StillroomError as error:
-                    emit(json.dumps({"error": str(error)}))
-                    code = 1
+                    said = plain(talk.take(line.strip()))
+                except (StillroomError, OSError) as error:
+                    said, code = {"error": sentence(error)}, 1
+                emit(json.dumps(said))
                 sys.stdout.flush()
     return code
 
@@ -55,5 +55,5 @@ def at_a_terminal(talk: Talk) -> int:
             return 0
         except KeyboardInterrupt:
             console.print(Text("stopped: this answer is left out", style="dim"))
-        except StillroomError as error:
-            console.print(Text(visible(str(error)), style="red"))
+        except (StillroomError, OSError) as error:
+            console.print(Text(visible(sentence(error)), style="red"))

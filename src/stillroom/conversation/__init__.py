@@ -6,7 +6,7 @@ It knows no terminal and no web page: `stillroom chat` and the studio are two do
 from pathlib import Path
 
 from stillroom.conversation.speaking import NEW_TOKENS, Speaker, contrast
-from stillroom.conversation.turns import KINDS, Change, Contrast, Shown, Turn, Way
+from stillroom.conversation.turns import KINDS, Change, Contrast, Shown, Turn, Way, counts
 from stillroom.errors import UsageError
 from stillroom.evaluation import Given, spaced
 from stillroom.evaluation.models import open_model, settled
@@ -17,7 +17,10 @@ from stillroom.records import Problem
 from stillroom.store import MANIFEST
 from stillroom.tasks import TEST
 
-__all__ = ["KINDS", "Change", "Contrast", "Conversation", "Shown", "Speaker", "Turn", "Way", "contrast", "open_speaker"]
+__all__ = [
+    "KINDS", "Change", "Contrast", "Conversation", "Shown", "Speaker", "Turn", "Way", "contrast", "counts",
+    "open_speaker",
+]  # fmt: skip
 COMPANY = 64
 """So many test problems of its own run are what a thought's mean is taken over."""
 
@@ -54,7 +57,7 @@ class Conversation:
 
     def thoughts(self, count: str) -> Turn | None:
         """So many thoughts, or `off`; changes to thoughts that are no longer thought are dropped."""
-        kept = [change for change in self.way.changes if count.isdecimal() and change.step < int(count)]
+        kept = [change for change in self.way.changes if counts(count) and change.step < int(count)]
         return self.turn_to(Way(count, tuple(kept)))
 
     def change(self, change: Change) -> Turn | None:

@@ -14,6 +14,12 @@ KINDS: Mapping[str, str] = {
     "skip": "nothing: the position is left out",
 }
 """What can stand in for a thought. See docs/thoughts.md for what the engine does with each."""
+MOST_DIGITS = 9
+
+
+def counts(text: str) -> bool:
+    """Whether this is a number that can count thoughts; one of thousands of digits is none that Python would read."""
+    return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,10 @@ class Way:
     changes: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.thoughts not in ("", OFF) and not (self.thoughts.isascii() and self.thoughts.isdecimal()):
-            raise UsageError(f"thoughts {self.thoughts!r}: expected a number or {OFF}")
+        if self.thoughts not in ("", OFF) and not counts(self.thoughts):
+            raise UsageError(
+                f"thoughts {self.thoughts[:40]!r}: expected a number or {OFF} (at most {MOST_DIGITS} digits)"
+            )
         for change in self.changes:
             if change.kind not in KINDS:
                 raise UsageError(unknown("intervention", change.kind, KINDS))

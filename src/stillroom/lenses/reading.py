@@ -90,5 +90,8 @@ def _number_token(tokenizer: PreTrainedTokenizerBase, value: str) -> int | None:
 def finite(values: Tensor, what: str) -> Tensor:
     """The values. Raises `DataError` where one is NaN or infinite."""
     if not torch.isfinite(values).all():
-        raise DataError(f"{what} holds NaN or infinity, so nothing can be read from it: the student has diverged")
+        raise DataError(
+            f"{what} holds NaN or infinity, so nothing can be read from it: a model that is looked at has diverged, or "
+            "its file is damaged"
+        )
     return values

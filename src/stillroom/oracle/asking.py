@@ -44,8 +44,8 @@ def find_reader(root: Path, student: Student, device: str = "cpu") -> Reader:
         if reader.told.student == who:
             return reader
     raise UsageError(
-        f"the store {root} holds no reader of this student's thoughts ({len(made)} of others): run a recipe with "
-        "`oracle: {}`, or name a reader's folder with --reader"
+        f"the store {root} holds no reader of this student's thoughts ({len(made)} of others): run one with "
+        "`oracle: {}`, such as abacus-oracle, or name a reader's folder with --reader"
     )
 
 

@@ -6,20 +6,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
+
 from stillroom.errors import DataError, UsageError, unknown
+from stillroom.evaluation.models import Given, open_model, settled
 from stillroom.lenses import ALIKE, LENSES
 from stillroom.lenses.gathering import gathered
 from stillroom.lenses.selection import CHOSEN
 from stillroom.lenses.subjects import BASE, Subjects
+from stillroom.progress import say
 from stillroom.records import Finding, Problem
 from stillroom.store import Workplace
 from stillroom.students import Student, load
-from stillroom.students.folders import MANNER
+from stillroom.students.folders import ADAPTER, MANNER
 from stillroom.students.pretrained import Pretrained, make_pretrained
 from stillroom.tasks import TASKS, TEST, TRAIN
 
 VALIDATION = "validation"
 OTHER = "B"
+NAMES = {BASE: "A", OTHER: "B", "": ""}
 
 
 class Difference(NamedTuple):
@@ -30,9 +35,13 @@ class Difference(NamedTuple):
 
 
 def opened(source: str, device: str, style: str) -> Student:
-    """A student's folder, or any model's folder or name on the hub, not merged yet."""
+    """A student's folder, or any model's folder or name on the hub, not merged yet; an adapter's stands on its base."""
     if (Path(source) / MANNER).is_file():
         return load(Path(source), device)
+    if (Path(source) / ADAPTER).is_file():
+        given = settled(Given(source=source))
+        taught = (Path(given.source) / MANNER).is_file()
+        return open_model(given if taught else Given.parse({**given.model_dump(), "style": style}, "diff"), device)
     with tempfile.TemporaryDirectory() as scratch:
         make_pretrained(Pretrained.parse({"source": source, "style": style}, "diff"), Workplace(out=Path(scratch)))
         return load(Path(scratch), device)
@@ -69,11 +78,14 @@ def _limited(rows: Sequence[Problem], limit: int) -> Iterator[Problem]:
 
 
 def difference(first: Student, second: Student, names: Sequence[str], splits: dict[str, list[Problem]]) -> Difference:
-    """What the lenses find that the two models allow. Raises `UsageError` for an unknown lens."""
+    """What the lenses find that the two models allow, a line for each that looks. Raises `UsageError` for an unknown
+    lens, and `DataError` for a model that holds or says NaN or infinity."""
     for name in names:
         if name not in LENSES:
             raise UsageError(unknown("lens", name, LENSES))
     students, corrections = gathered({BASE: first, OTHER: second})
+    for who, student in students.items():
+        _refuse_broken(NAMES[who], student, splits[TEST][0])
     alike = {what: told(students[BASE], students[OTHER]) for what, told in ALIKE.items()}
     subjects = Subjects(students, {}, splits, corrections)
     findings: list[Finding] = []
@@ -83,6 +95,7 @@ def difference(first: Student, second: Student, names: Sequence[str], splits: di
         if lacking:
             notes.append(f"{name}: left out, since it compares models of the same {' and '.join(lacking)}")
             continue
+        say(f"lens {name} ...")
         found = LENSES[name].look(LENSES[name].config(), subjects)
         findings += found
         if not found:
@@ -92,10 +105,26 @@ def difference(first: Student, second: Student, names: Sequence[str], splits: di
     return Difference([_named(finding) for finding in findings], notes)
 
 
+@torch.no_grad()
+def _refuse_broken(who: str, student: Student, problem: Problem) -> None:
+    broken = [name for name, weight in student.model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise DataError(
+            f"{who}: its weight {broken[0]} holds NaN or infinity: its training diverged, or its file is damaged; name "
+            "another model"
+        )
+    ids = torch.tensor([student.prompt(problem.question)], device=student.model.device)
+    if not student.model(input_ids=ids).logits.isfinite().all():
+        raise DataError(
+            f"{who}: its outputs are NaN or infinity, though its weights are numbers: hold it in a wider dtype, or "
+            "name another model"
+        )
+
+
 def _named(finding: Finding) -> Finding:
-    names = {BASE: "A", OTHER: "B", "": ""}
-    changes = {"subject": names[finding.subject], "reference": names[finding.reference]}
-    return finding.model_copy(update=changes)
+    nulls = tuple(null.model_copy(update={"name": NAMES.get(null.name, null.name)}) for null in finding.nulls)
+    who = {"subject": NAMES[finding.subject], "reference": NAMES[finding.reference]}
+    return finding.model_copy(update={**who, "nulls": nulls})
 
 
 def headlines(findings: Sequence[Finding]) -> list[Finding]:

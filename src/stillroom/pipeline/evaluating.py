@@ -104,7 +104,7 @@ def problems_of(name: str) -> Stage:
     files = task.files(config)
     for file in files:
         if not (data / file).is_file():
-            raise DataError(f"{name}: {data / file}: no such file; {tasks.benchmarks.HINT}")
+            raise DataError(f"{name}: {tasks.benchmarks.absent(data / file)}")
     told: dict[str, Any] = {**config.model_dump(mode="json"), "files": {file: sha256(data / file) for file in files}}
     run = partial(tasks.make_problems, task, config, data)
     return Stage("problems", f"problems {task_label(name)}", tasks.VERSION, told, {}, run)

@@ -7,16 +7,19 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from stillroom.errors import DataError
-from stillroom.files import read_json
+from stillroom.files import read_json, read_lines
 from stillroom.foreign import opening
+from stillroom.records import Lesson
 from stillroom.store import Stage, Store
 from stillroom.students.adapters import AdapterConfig
-from stillroom.students.folders import DTYPES
+from stillroom.students.folders import DTYPES, Origin, load_manner, open_tokenizer
 from stillroom.students.memory import Estimate, estimate, shape_of, smallest_gpu
+from stillroom.students.prompts import completions_ids, prompts_ids
 from stillroom.students.scratch import ScratchConfig, shape
 
 WORDS = 1000
 """A word-level vocabulary that has not been counted yet; of a small model it is a small part either way."""
+UNITS = {"GB": 10**9, "MB": 10**6, "kB": 10**3, "B": 1}
 TOKENS = 512
 """Tokens of the longest lesson, before any was counted."""
 
@@ -39,7 +42,9 @@ def told(stage: Stage, store: Store) -> str:
     """One line: the memory that teaching this student takes, its parts, and the smallest usual GPU that has it."""
     base, fit = stage.parents["base"], stage.config["fit"]
     config = _config(base)
-    longest = _longest(stage, store) or min(TOKENS, int(getattr(config, "max_position_embeddings", TOKENS)))
+    counted, most = _longest(stage, store), int(getattr(config, "max_position_embeddings", TOKENS))
+    longest = counted or min(TOKENS, most)
+    guess = "" if counted else f" ({'at most' if most <= TOKENS else 'a guess'}: lengths are not known yet)"
     rows = fit["micro_batch"] or fit["batch_size"]
     held = "float32" if "scratch" in base.config else base.config["dtype"]
     eager = base.config.get("attention", "eager") == "eager"
@@ -48,15 +53,20 @@ def told(stage: Stage, store: Store) -> str:
         shape_of(config), adapter, DTYPES[held], rows, longest, stage.config["checkpointing"],
         "eager" if eager else "sdpa", stage.config["pauses"] > 0,
     )  # fmt: skip
-    parts = f"{rows} rows of {longest} tokens in {held}, {adapter.name}"
-    return f"{_gigabytes(found)} for {parts}; smallest usual GPU {smallest_gpu(found)}"
+    parts = f"{rows} rows of {longest} tokens{guess} in {held}, {adapter.name}"
+    return f"{_parts(found)} for {parts}; smallest usual GPU {smallest_gpu(found)}"
 
 
-def _gigabytes(found: Estimate) -> str:
+def _parts(found: Estimate) -> str:
     names = ("weights", "gradients", "optimizer", "activations", "logits")
-    unit, size = ("GB", 1e9) if found.total >= 1e9 else ("MB", 1e6)
-    parts = ", ".join(f"{name} {getattr(found, name) / size:.2f}" for name in names)
-    return f"{found.total / size:.2f} {unit} ({parts})"
+    parts = ", ".join(f"{name} {size_told(getattr(found, name))}" for name in names)
+    return f"{size_told(found.total)} ({parts})"
+
+
+def size_told(size: int) -> str:
+    """Bytes in a unit of their own, so that no part of a large whole reads as none."""
+    unit, one = next((unit, one) for unit, one in UNITS.items() if size >= one or one == 1)
+    return f"{size / one:.3g} {unit}"
 
 
 def _config(base: Stage) -> PretrainedConfig:
@@ -75,7 +85,16 @@ def _config(base: Stage) -> PretrainedConfig:
 
 
 def _longest(stage: Stage, store: Store) -> int | None:
-    """The longest lesson in tokens, where this student has been trained before."""
+    """The longest lesson in tokens, where this student has been trained before, or its lessons and base are made."""
     path = store.folder(stage.stage, stage.key) / "tokens.json"
     counted: dict[str, Any] = read_json(path) if path.exists() else {}
-    return int(counted["prompt"]["longest"] + counted["completion"]["longest"]) if counted else None
+    if counted:
+        return int(counted["prompt"]["longest"] + counted["completion"]["longest"])
+    made, base = (store.find(stage.parents[role]) for role in ("lessons", "base"))
+    if made is None or base is None:
+        return None
+    lessons, style = read_lines(made / "lessons.jsonl", Lesson), load_manner(base).style
+    words = open_tokenizer(Origin(source=str(base)))
+    prompts = prompts_ids([lesson.prompt for lesson in lessons], style, words)
+    answers = completions_ids([lesson.completion for lesson in lessons], style, words)
+    return max(map(len, prompts), default=0) + int(stage.config["pauses"]) + max(map(len, answers), default=0)

@@ -78,7 +78,7 @@ class Planner:
     def checksums(self, files: tuple[str, ...]) -> dict[str, Any]:
         for name in files:
             if not (self.data / name).is_file():
-                raise DataError(f"{self.data / name}: no such file; {tasks.benchmarks.HINT}")
+                raise DataError(tasks.benchmarks.absent(self.data / name))
         return {"files": {name: checksum(self.data / name) for name in files}} if files else {}
 
     def plan(self) -> list[Stage]:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stillroom.errors import StoreError
 from stillroom.files import read_lines
 from stillroom.records import Finding, Score
 from stillroom.report.behaviour import faithfulness_figures, frontier_figure, memorising_figure
@@ -62,7 +64,11 @@ def _name(manifest: Manifest) -> str:
 
 
 def _findings(path: Path) -> list[Finding]:
-    return [Finding.model_validate(row) for row in pq.read_table(path).to_pylist()]
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StoreError(f"{path}: not a whole table ({error}); run its recipe again, which makes it anew") from None
+    return [Finding.model_validate(row) for row in table.to_pylist()]
 
 
 def _losses(models: Folders) -> dict[str, list[dict[str, float]]]:

@@ -55,6 +55,7 @@ class Page:
         blocks.queue(default_concurrency_limit=8, max_size=256)
         mounted: App = gr.mount_gradio_app(
             FastAPI(docs_url=None, redoc_url=None, openapi_url=None), blocks, path="/", footer_links=[],
+            app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
             run_history=False, ssr_mode=False, max_file_size="1kb", enable_monitoring=False, mcp_server=False,
             theme=gr.themes.Base(font=FONTS, font_mono=MONO), css=STYLE,
         )  # fmt: skip

@@ -6,9 +6,10 @@ speak for its reader: its origin is refused, and so is a name that was made to p
 
 import asyncio
 import hmac
-import http.cookies
 import ipaddress
 import logging
+import re
+import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -17,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 from stillroom.errors import UsageError
 
 COOKIE = "stillroom_token"
+PLAIN = re.compile(r"[A-Za-z0-9._~-]+")
+"""What an address and a cookie carry as it is."""
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -28,6 +31,21 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def admission(token: str | None, host: str) -> str | None:
+    """What visitors must know: this token, or one that is made up where the address is not loopback; else nothing.
+
+    Raises `UsageError` for a token that would not come through an address and a cookie as it is.
+    """
+    if not token:
+        return None if is_loopback(host) else secrets.token_urlsafe(24)
+    if not PLAIN.fullmatch(token):
+        raise UsageError(
+            "the token (--token or STILLROOM_TOKEN) holds something that an address or a cookie would change: make it "
+            "of letters without accents, digits and -._~ alone, or leave it out to have one made up"
+        )
+    return token
 
 
 def gated(app: App, token: str | None) -> App:
@@ -55,18 +73,23 @@ def gated(app: App, token: str | None) -> App:
 
 def _refusal(headers: dict[str, str], token: str | None) -> str | None:
     host, origin = headers.get("host", ""), headers.get("origin")
-    if token is None and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    try:
+        name, site = urlsplit(f"//{host}").hostname or "", urlsplit(origin or "").netloc
+    except ValueError:
+        return "The Host or the Origin of this request is no address."
+    if token is None and not is_loopback(name):
         return "This studio answers to loopback addresses alone, such as http://127.0.0.1."
-    if origin is not None and urlsplit(origin).netloc != host:
+    if origin is not None and site != host:
         return "A page of another site may not speak with the studio."
     return None
 
 
 def _holds(headers: dict[str, str], token: str) -> bool:
-    cookies = http.cookies.SimpleCookie()
-    cookies.load(headers.get("cookie", ""))
-    own = cookies[COOKIE].value if COOKIE in cookies else headers.get("authorization", "").removeprefix("Bearer ")
-    return hmac.compare_digest(own.encode("utf-8", "replace"), token.encode())
+    """By its cookie, however odd those of others on this host are, or by what a program sends."""
+    named = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
+    shown = [value for name, _, value in named if name == COOKIE]
+    shown.append(headers.get("authorization", "").removeprefix("Bearer "))
+    return any(hmac.compare_digest(own.encode(), token.encode()) for own in shown)
 
 
 async def _plain(send: Send, status: int, text: str, more: list[tuple[bytes, bytes]] | None = None) -> None:
@@ -80,6 +103,8 @@ def bound(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
+    except UnicodeError:
+        raise UsageError(f"--host {host!r} is no address: give a name or a number, such as 127.0.0.1") from None
     except OSError as error:
         raise UsageError(f"{host}:{port} cannot be had ({error.strerror or error}): give another --port") from None
 

@@ -2,7 +2,8 @@
 
 SQLite, with a write-ahead log on a local disk and a rollback journal elsewhere (the log needs shared memory). Replies
 that arrive while a transaction is being written share the next one. Every row carries a checksum, so that no reply is
-used that is not as it was written. It knows no provider and no network.
+used, and no token counted, that is not as it was written; it tells damage, not forgery. It knows no provider and no
+network.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,6 +40,12 @@ CREATE TABLE IF NOT EXISTS batches (
 );
 CREATE TABLE IF NOT EXISTS batch_requests (key TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
 """
+COLUMNS = (
+    "key", "teacher", "model", "endpoint", "messages", "parameters", "sample", "status", "text", "finish", "reason",
+    "input_tokens", "output_tokens", "batch", "at", "checksum",
+)  # fmt: skip
+SAID = COLUMNS[7:14]
+"""Of a request: what came of it."""
 
 
 class Row(NamedTuple):
@@ -94,21 +103,22 @@ class Journal:
         self.close()
 
     def find(self, key: str) -> Row | None:
-        query = (
-            "SELECT status, text, finish, reason, input_tokens, output_tokens, batch, checksum FROM requests"
-            " WHERE key = ?"
-        )
-        try:
-            row = self._reader.execute(query, (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise _cannot_read(self.path, error) from None
+        row = next(self._rows("WHERE key = ?", key), None)
         if row is None:
             return None
-        *said, checksum = row
-        if content_key([key, *said]) != checksum:
-            raise _damaged(self.path, key)
-        status, text, finish, reason, read, written, batch = said
+        status, text, finish, reason, read, written, batch = (row[name] for name in SAID)
         return Row(Reply(text, finish, read, written) if status == RECORDED else None, reason, bool(batch))
+
+    def _rows(self, which: str, *values: str) -> Iterator[dict[str, Any]]:
+        """Whole rows by column. Raises `StoreError` at one that is not as it was written."""
+        try:
+            for row in self._reader.execute(f"SELECT {','.join(COLUMNS)} FROM requests {which}", values):  # noqa: S608
+                found = dict(zip(COLUMNS, row, strict=True))
+                if not _as_written(found):
+                    raise _damaged(self.path, found["key"])
+                yield found
+        except sqlite3.Error as error:
+            raise _cannot_read(self.path, error) from None
 
     async def record(self, ask: Ask, reply: Reply | None, reason: str = "", batch: bool = False) -> None:
         """Returns once the row is on disk."""
@@ -143,11 +153,8 @@ class Journal:
     def _write(self, rows: list[tuple[Any, ...]]) -> None:
         """A reply takes the place of a failure; nothing takes the place of a reply."""
         statement = (
-            f"INSERT INTO requests VALUES ({','.join('?' * 16)}) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608
-            " status=excluded.status,"
-            " text=excluded.text, finish=excluded.finish, reason=excluded.reason, input_tokens=excluded.input_tokens,"
-            " output_tokens=excluded.output_tokens, batch=excluded.batch, at=excluded.at, checksum=excluded.checksum"
-            " WHERE requests.status='failed'"
+            f"INSERT INTO requests VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608
+            f" {','.join(f'{name}=excluded.{name}' for name in COLUMNS[1:])} WHERE requests.status='failed'"
         )
         self._transaction([(statement, rows)])
 
@@ -200,15 +207,20 @@ class Journal:
         return self._reader.execute("SELECT 1 FROM batch_requests WHERE key=?", (key,)).fetchone() is not None
 
     def summary(self) -> Iterator[dict[str, Any]]:
-        """One row a teacher, model, endpoint, status and way of asking: requests, tokens, first and last time."""
-        cursor = self._reader.execute(
-            "SELECT teacher, model, endpoint, status, batch, COUNT(*) AS requests, SUM(input_tokens) AS input_tokens,"
-            " SUM(output_tokens) AS output_tokens, MIN(at) AS first, MAX(at) AS last FROM requests"
-            " GROUP BY teacher, model, endpoint, status, batch ORDER BY teacher, model, endpoint, status, batch"
-        )
-        names = [column[0] for column in cursor.description]
-        for row in cursor:
-            yield dict(zip(names, row, strict=True))
+        """One row a teacher, model, endpoint, status and way of asking: requests, tokens, first and last time.
+
+        Raises `StoreError` where a row that would be counted is not as it was written.
+        """
+        names = ("teacher", "model", "endpoint", "status", "batch")
+        for of, rows in groupby(self._rows(f"ORDER BY {','.join(names)}"), itemgetter(*names)):
+            told = {**dict(zip(names, of, strict=True)), "requests": 0, "input_tokens": 0, "output_tokens": 0}
+            at = []
+            for row in rows:
+                told["requests"] += 1
+                told["input_tokens"] += row["input_tokens"]
+                told["output_tokens"] += row["output_tokens"]
+                at.append(row["at"])
+            yield {**told, "first": min(at), "last": max(at)}
 
     def sole(self, teacher: str, model: str, endpoint: str) -> FileLock:
         """Held by the one process that asks this model: a second one waits, so that nothing is paid for twice."""
@@ -227,16 +239,28 @@ def _row(ask: Ask, reply: Reply | None, reason: str, batch: bool) -> tuple[Any, 
     found = (
         RECORDED if reply else FAILED, said.text, said.finish, reason, said.input_tokens, said.output_tokens, int(batch)
     )  # fmt: skip
-    return (
+    row = (
         key, ask.teacher, ask.model, ask.endpoint, json.dumps(list(ask.messages), ensure_ascii=False),
-        json.dumps(ask.parameters(), sort_keys=True), ask.sample, *found, time.time(), content_key([key, *found]),
+        json.dumps(ask.parameters(), sort_keys=True), ask.sample, *found, time.time(),
     )  # fmt: skip
+    return (*row, content_key(row))
+
+
+def _as_written(row: dict[str, Any]) -> bool:
+    """Whether the checksum is that of the whole row, or of key and reply alone, as an earlier journal has it, whose
+    replies were paid for."""
+    *whole, checksum = row.values()
+    try:
+        return checksum in (content_key(whole), content_key([row["key"], *(row[name] for name in SAID)]))
+    except (TypeError, ValueError):  # bytes, or a number that no JSON holds
+        return False
 
 
 def _damaged(path: Path, key: str) -> StoreError:
     return StoreError(
-        f"{path}: the row of request {key} is not as it was written (damaged, or changed by hand), so its reply is not "
-        "used; bring back a copy of the journal, or delete that row of the table requests to have it asked again"
+        f"{path}: the row of request {key} is not as it was written (it is damaged), so neither its reply "
+        "nor its tokens are used; bring back a copy of the journal, or delete that row of the table requests to have "
+        "it asked again"
     )
 
 

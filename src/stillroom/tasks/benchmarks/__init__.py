@@ -20,7 +20,7 @@ from stillroom.tasks.benchmarks.reading import hold_out, read_splits
 from stillroom.tasks.benchmarks.rows import HINT, rows
 from stillroom.tasks.benchmarks.table import BENCHMARKS
 
-__all__ = ["BENCHMARKS", "HINT", "BenchmarkConfig", "Splits", "config_of", "files", "read", "rows", "trains"]
+__all__ = ["BENCHMARKS", "HINT", "BenchmarkConfig", "Splits", "absent", "config_of", "files", "read", "rows", "trains"]
 
 
 class BenchmarkConfig(Config):
@@ -54,6 +54,18 @@ def trains(config: BenchmarkConfig) -> bool:
 
 def files(name: str, config: BenchmarkConfig) -> tuple[str, ...]:
     return tuple(BENCHMARKS[name].files(name, config.split).values())
+
+
+def absent(path: Path) -> str:
+    """What to tell of a file that is not there: how its benchmark's are had, and which setting reads them then."""
+    for name, benchmark in BENCHMARKS.items():
+        if path.name in {*benchmark.files(name, "study").values(), *benchmark.files(name, "official").values()}:
+            return (
+                f"{path}: no such file; `stillroom fetch {name}` brings the benchmark's official split, which a recipe "
+                "reads with task.split=official (docs/benchmarks.md); or set STILLROOM_DATA or the recipe's `data` to "
+                "the folder that holds this file"
+            )
+    return f"{path}: no such file; {HINT}"
 
 
 def read(name: str, config: BenchmarkConfig, data: Path) -> Splits:
