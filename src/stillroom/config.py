@@ -127,7 +127,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """A copy of `data` with dotted `key=value` assignments applied; values are read as YAML."""
-    result: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    result: dict[str, Any] = json.loads(json.dumps(_plain(data), default=str))
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
         told = f"override {assignment[:SHOWN]!r}"
