@@ -83,6 +83,7 @@ def test_what_was_harmed_is_made_again_with_the_same_content(store: Store, capsy
         store.ensure(one)
     assert {one.key: store.manifest(store.folder(one.stage, one.key)).content for one in stages} == before
     assert capsys.readouterr().err.count("set aside as") == len(stages)
+    assert len(list(store.root.glob("*/*.damaged-*"))) == len(stages)
 
 
 def test_a_folder_in_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
