@@ -64,9 +64,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=max(1, len(names)), cutoff=0.5)
     ordered = near + [n for n in names if n not in near]
-    hint = f"did you mean {_shown(near[0])!r}? " if near else ""
-    return f"unknown {what} {_shown(name)!r}: {hint}known are {', '.join(map(_shown, ordered)) or 'none'}"
+    hint = f"did you mean {shown(near[0])!r}? " if near else ""
+    return f"unknown {what} {shown(name)!r}: {hint}known are {', '.join(map(shown, ordered)) or 'none'}"
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """A name as a sentence repeats it: cut where it is a page long."""
     return name if len(name) <= SHOWN else f"{name[:SHOWN]}…"
