@@ -51,6 +51,8 @@ from stillroom.teachers.requests import Refused, Reply, Transient
 from toy_tokenizers import SHAPES
 from toys import llama, tokenizer
 
+KEY = "sk-fuzz-key"
+"""The key that servers hand back, and that nothing may repeat."""
 HOSTILE: tuple[Any, ...] = (
     None,
     True,
@@ -99,6 +101,7 @@ HOSTILE: tuple[Any, ...] = (
     "−3",
     "0x1F",
     "1_000",
+    KEY,
 )
 SNIPPETS = (
     "\x00",
@@ -317,7 +320,16 @@ def model_folders(rng: random.Random, at: Path) -> None:
     elif kind == 4:
         (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
         shard = rng.choice(
-            ("../../../../etc/passwd", "/etc/passwd", "..", "model-00001-of-00002.safetensors", "", "a\\b")
+            (
+                "../../../../etc/passwd",
+                "../../whole/model.safetensors",
+                str(MODELS["whole"] / "model.safetensors"),
+                "/etc/passwd",
+                "..",
+                "model-00001-of-00002.safetensors",
+                "",
+                "a\\b",
+            )
         )
         index = {"metadata": {}, "weight_map": dict.fromkeys(WEIGHTS, shard)}
         index = changed(index, rng) if rng.random() < 0.5 else index
@@ -347,6 +359,9 @@ def model_folders(rng: random.Random, at: Path) -> None:
             make_pretrained(Pretrained(source=str(folder)), Workplace(out=out))
             return
     open_model(settled(Given(source=str(folder))), "cpu")
+    if kind == 4:
+        shards = json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"].values()
+        assert all(Path(shard).name == shard for shard in shards), "weights were read from outside of their folder"
 
 
 def huge_header(path: Path, rng: random.Random) -> None:
@@ -407,23 +422,32 @@ def prompts(rng: random.Random, at: Path) -> None:
 
 
 def replies(rng: random.Random, at: Path) -> None:
+    """Servers that hand the key back wherever they can."""
+    try:
+        found = heard(rng)
+    except ALLOWED as error:
+        assert KEY not in str(error), "the key is in an error"
+        raise
+    assert KEY not in str(found), "the key is in what came back"
+
+
+def heard(rng: random.Random) -> Any:
     teacher = rng.choice(("openai", "anthropic"))
     client: Any = ApiClient.__new__(ApiClient)
-    client.teacher, client.endpoint, client._key = teacher, "http://127.0.0.1:1", "sk-fuzz-key"
+    client.teacher, client.endpoint, client._key = teacher, "http://127.0.0.1:1", KEY
     body = changed(REPLY[teacher], rng) if rng.random() < 0.8 else value(rng)
     choice = rng.randrange(4)
     if choice == 0:
         found: Any = client.hidden(read_reply(teacher, body))
     elif choice == 1:
-        text = json.dumps(value(rng))
+        text = json.dumps([KEY, value(rng)])
         found = client.judge(
             rng.choice((0, 200, 301, 400, 401, 402, 404, 408, 422, 429, 500, 999)), client.scrub(text), {}, "m"
         )
-        assert "sk-fuzz-key" not in str(found)
     elif choice == 2:
         found = retry_after({rng.choice(("retry-after", "retry-after-ms")): str(rng.choice(HOSTILE))})
         assert found is None or found >= 0
-        return
+        return found
     else:
         kind: Any = OpenAIBatches if teacher == "openai" else AnthropicBatches
         batches = kind.__new__(kind)
@@ -434,6 +458,7 @@ def replies(rng: random.Random, at: Path) -> None:
         assert isinstance(found.text, str)
         assert isinstance(found.finish, str)
         assert isinstance(found.input_tokens + found.output_tokens, int)
+    return found
 
 
 RECIPES = [name for name in recipe_names() if name != "granularity"]
@@ -519,12 +544,12 @@ ROWS: dict[str, tuple[dict[str, Any], Callable[[Path], Any]]] = {
 }
 REPLY: dict[str, dict[str, Any]] = {
     "openai": {
-        "choices": [{"message": {"content": "x", "refusal": None}, "finish_reason": "stop"}],
+        "choices": [{"message": {"content": f"x {KEY}", "refusal": None}, "finish_reason": "stop"}],
         "model": "m",
         "usage": {"prompt_tokens": 1, "completion_tokens": 2},
     },
     "anthropic": {
-        "content": [{"type": "text", "text": "x"}],
+        "content": [{"type": "text", "text": f"x {KEY}"}],
         "stop_reason": "end_turn",
         "model": "m",
         "usage": {"input_tokens": 1, "output_tokens": 2},

@@ -97,6 +97,20 @@ def test_overrides_reach_any_field_and_leave_the_original_alone() -> None:
     assert data == {"a": {"b": 1}, "n": None, "t": 5}
 
 
+def test_of_many_faulty_fields_the_first_are_told() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Outer.parse({f"key{i}": 1 for i in range(20)}, "f")
+    told = str(caught.value).splitlines()
+    assert len(told) == 9
+    assert told[-1].startswith("f: and ")
+    assert told[-1].endswith(" more")
+
+
+def test_overrides_reach_a_recipe_whose_keys_are_no_texts() -> None:
+    data = read_yaml("{!!binary aGk=: 1, 2001-01-01: {5: 2}}", "f")
+    assert override(data, ["a=3"]) == {"b'hi'": 1, "2001-01-01": {"5": 2}, "a": 3}
+
+
 @pytest.mark.parametrize(
     ("assignment", "told"),
     [("a.b", "expected key=value"), ("=1", "expected key=value"), ("a..b=1", "expected key=value"),

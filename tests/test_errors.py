@@ -26,3 +26,8 @@ def test_nothing_is_guessed_where_nothing_is_near() -> None:
 def test_every_error_is_of_the_one_tree_and_drawn_in_its_docstring(name: str) -> None:
     assert issubclass(getattr(errors, name), StillroomError)
     assert name in (errors.__doc__ or "")
+
+
+def test_a_name_that_is_a_page_long_is_cut() -> None:
+    told = unknown("student", "s" * 5000, ["s" * 5001, "normal"])
+    assert told == f"unknown student '{'s' * 100}…': did you mean '{'s' * 100}…'? known are {'s' * 100}…, normal"

@@ -1,5 +1,6 @@
 """Faults that a store meets in its life: bits that flip, files cut short, copies, moved clocks, work in progress."""
 
+import functools
 import os
 import random
 import shutil
@@ -84,6 +85,7 @@ def test_what_was_harmed_is_made_again_with_the_same_content(store: Store, capsy
         store.ensure(one)
     assert {one.key: store.manifest(store.folder(one.stage, one.key)).content for one in stages} == before
     assert capsys.readouterr().err.count("set aside as") == len(stages)
+    assert len(list(store.root.glob("*/*.damaged-*"))) == len(stages)
 
 
 def test_a_folder_in_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
@@ -135,8 +137,10 @@ def test_a_store_on_another_machine_is_reused_whole(store: Store, monkeypatch: p
         lease = store.folder(one.stage, one.key).with_name(f".{one.key}.lease")
         lease.write_text('{"host": "elsewhere", "pid": 1, "started": 1.0, "token": "t", "beat": 3}')
     monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    here = Store(store.root, patience=0.1)
     for one in plan():
-        assert store.ensure(one) == store.folder(one.stage, one.key)
+        made = functools.partial(pytest.fail, f"{one.name} was made again")
+        assert here.ensure(one, before=made) == store.folder(one.stage, one.key)
     from stillroom.students import load
 
     assert [load(store.folder("student", s.key)) for s in plan() if s.stage == "student"]

@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 import fuzz
 
-COUNTS = {"recipes": 150, "lines": 150, "models": 60, "prompts": 150, "replies": 300}
+COUNTS = {"recipes": 150, "lines": 300, "models": 60, "prompts": 150, "replies": 300}
 
 
 @pytest.fixture(scope="module")

@@ -301,3 +301,10 @@ def test_a_pretrained_base_brings_the_founding_settings_unless_they_are_given() 
     assert lora["learning_rate"] == 2e-4
     assert fit("fit={updates: 7, learning_rate: 1e-3}")["epochs"] is None
     assert fit("fit={updates: 7, learning_rate: 1e-3}")["learning_rate"] == 1e-3
+
+
+def test_a_file_whose_name_no_disk_takes_is_told_as_absent() -> None:
+    cells = load_recipe("abacus-small", [f"teacher={{name: recorded, dataset: t, file: {'x' * 5000}}}"])
+    with pytest.raises(DataError, match="x…: no such file") as caught:
+        pipeline.plan("abacus-small", cells)
+    assert len(str(caught.value)) < 1000

@@ -238,8 +238,9 @@ def test_a_truncated_file_is_refused(kept: float, zipped: bool, tmp_path: Path) 
 
 def test_what_is_no_weights_file_at_all_is_refused(tmp_path: Path) -> None:
     source = pickled(tmp_path / "source")
-    (source / WEIGHTS).write_text("<html>404 not found</html>")
-    refused(source, "truncated, or not written by torch")
+    for content in (b"<html>404 not found</html>", b"\x80\x02."):  # a pickle that takes from nothing
+        (source / WEIGHTS).write_bytes(content)
+        refused(source, "truncated, or not written by torch")
     (source / WEIGHTS).unlink()
     refused(source, f"{WEIGHTS}: missing; fetch")
     (source / "config.json").unlink()

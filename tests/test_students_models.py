@@ -41,6 +41,14 @@ def model_folder(folder: Path, name: str, **settings: int) -> Path:
     return folder
 
 
+def test_a_tokenizer_whose_settings_no_file_can_hold_is_told(tmp_path: Path) -> None:
+    source = model_folder(tmp_path / "source", NAMES[0])
+    path = source / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "note": "\ud800"}))
+    with pytest.raises(DataError, match=f"{source}: its tokenizer's settings hold half of a character"):
+        make_pretrained(Pretrained(source=str(source)), workplace(tmp_path / "base"))
+
+
 def base(house: dict[str, Path], folder: Path, name: str = "llama", **settings: object) -> Path:
     source = model_folder(folder / "source", name)
     config = Pretrained(source=str(source), attention="eager", **settings)

@@ -19,6 +19,8 @@ MOST = 100_000
 """Values of a recipe: a few aliases of aliases would fill any memory."""
 SHOWN = 100
 """Letters of an override that an error repeats."""
+FAULTS = 8
+"""Faulty fields that one error tells of."""
 SECRET = "secret"  # noqa: S105 (a name)
 """The type of an error about a value that must not be repeated."""
 
@@ -34,8 +36,9 @@ class Config(BaseModel):
         try:
             return cls.model_validate_json(json.dumps(_plain(data), default=str), strict=True)
         except ValidationError as error:
-            lines = [_explain(cls, detail) for detail in error.errors(include_url=False)]
-            raise ConfigError("\n".join(f"{where}: {line}" for line in dict.fromkeys(lines))) from None
+            lines = list(dict.fromkeys(_explain(cls, detail) for detail in error.errors(include_url=False)))
+            more = [f"and {len(lines) - FAULTS} more"] if len(lines) > FAULTS else []
+            raise ConfigError("\n".join(f"{where}: {line}" for line in [*lines[:FAULTS], *more])) from None
 
 
 def _plain(data: Any) -> Any:
@@ -127,7 +130,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """A copy of `data` with dotted `key=value` assignments applied; values are read as YAML."""
-    result: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    result: dict[str, Any] = json.loads(json.dumps(_plain(data), default=str))
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
         told = f"override {assignment[:SHOWN]!r}"

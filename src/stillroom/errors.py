@@ -15,6 +15,9 @@
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 100
+"""Letters of a name that a sentence repeats."""
+
 
 class StillroomError(Exception):
     """Anything that a user can mend; the command line prints its message without a traceback."""
@@ -68,5 +71,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=max(1, len(names)), cutoff=0.5)
     ordered = near + [n for n in names if n not in near]
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {name!r}: {hint}known are {', '.join(ordered) or 'none'}"
+    hint = f"did you mean {shown(near[0])!r}? " if near else ""
+    return f"unknown {what} {shown(name)!r}: {hint}known are {', '.join(map(shown, ordered)) or 'none'}"
+
+
+def shown(name: str) -> str:
+    """A name as a sentence repeats it: cut where it is a page long."""
+    return name if len(name) <= SHOWN else f"{name[:SHOWN]}…"

@@ -227,8 +227,15 @@ def load_manner(folder: Path) -> Manner:
 
 
 def keep(tokenizer: PreTrainedTokenizerBase, manner: Manner, folder: Path) -> None:
-    """What a folder holds beside weights."""
-    tokenizer.save_pretrained(folder)
+    """What a folder holds beside weights. Raises `DataError` for a tokenizer whose settings no file can hold."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.end]
+        raise DataError(
+            f"{tokenizer.name_or_path}: its tokenizer's settings hold half of a character ({half!r}), which no file "
+            "can hold: remove it there"
+        ) from None
     write_json(folder / MANNER, manner.model_dump(mode="json"))
 
 

@@ -114,7 +114,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
                 "Take these weights from a source that publishes safetensors"
             ) from None
         raise DataError(f"{path}: truncated, or not written by torch; fetch it again") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a broken pickle makes torch's reader raise errors of every kind
         raise DataError(f"{path}: truncated, or not written by torch ({reason_of(error)}); fetch it again") from None
     if not isinstance(state, dict):
         raise DataError(f"{path}: expected a dictionary of tensors, found a {type(state).__name__}")

@@ -92,7 +92,8 @@ class OpenAIBatches:
         if status == 200:
             return read_or_wait(self.client, "openai", body)
         if not status or not isinstance(status, int):
-            return Transient(f"the batch did not come to it ({part(row, 'error', 'code') or 'no reason given'})")
+            why = self.client.scrub(str(part(row, "error", "code") or "no reason given"))
+            return Transient(f"the batch did not come to it ({why})")
         found = self.client.judge(status, self.client.scrub(json.dumps(body)), {}, "this model")
         return found if isinstance(found, Transient) else Refused(str(found))
 
@@ -130,7 +131,7 @@ class AnthropicBatches:
         if fate == "succeeded":
             return read_or_wait(self.client, "anthropic", part(result, "message"))
         if fate != "errored":
-            return Transient(f"the batch did not come to it ({fate})")
+            return Transient(f"the batch did not come to it ({self.client.scrub(str(fate))})")
         kind, why = (part(result, "error", "error", name) for name in ("type", "message"))
         told = self.client.scrub(f"{kind}: {why}")
         if TEMPORARY.search(str(kind)):

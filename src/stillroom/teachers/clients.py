@@ -117,8 +117,9 @@ class ApiClient:
         return self.hidden(read_reply(self.teacher, message))
 
     def hidden(self, reply: Reply) -> Reply:
-        """The reply without the key, should a server hand it back: replies are recorded."""
-        return reply if self._key == "none" else replace(reply, text=reply.text.replace(self._key, "[key]"))
+        """The reply without the key, should a server hand it back anywhere: replies are recorded, models named."""
+        said = {name: getattr(reply, name).replace(self._key, "[key]") for name in ("text", "finish", "model")}
+        return reply if self._key == "none" else replace(reply, **said)
 
     async def guard(self, call: Callable[[], Any], about: str) -> Any:
         """A call of the library about something, its errors told in our own three kinds."""
