@@ -8,18 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GOMP_SPINCOUNT"] = "0"
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("STILLROOM_STORE", None)
 
 
 @pytest.fixture(scope="session")
-def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of one undisturbed run of `abacus-small`. Read it, never write to it."""
-    root = tmp_path_factory.mktemp("small")
-    call = [sys.executable, "-m", "stillroom", "run", "abacus-small", "settings.device=cpu"]
-    subprocess.run(call, env={**os.environ, "STILLROOM_STORE": str(root)}, check=True, capture_output=True)
+def small_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The store of one undisturbed run of `abacus-small`, the same for all processes. Read it, never write to it."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "small"
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            under_way = tmp_path_factory.mktemp("under-way")
+            call = [sys.executable, "-m", "stillroom", "run", "abacus-small", "settings.device=cpu"]
+            subprocess.run(call, env={**os.environ, "STILLROOM_STORE": str(under_way)}, check=True, capture_output=True)
+            under_way.rename(root)
     return root
 
 
