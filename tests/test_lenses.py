@@ -14,8 +14,9 @@ from stillroom.records import Finding, Null
 from stillroom.students import save
 from toys import student, sums, workplace
 
-TOO_SMALL = {"probes": r"of the samples|operation \d accuracy", "representations": "explained variance"}
-"""What a toy is too small for: probes of a part of its problems, or of operations, which are all alike; directions."""
+TOO_SMALL = {"probes": r"of the samples|operation \d accuracy", "representations": "explained variance|CKA"}
+"""What a toy is too small for: probes of a part of its problems, or of operations, which are all alike; directions; CKA,
+of one batch."""
 FINDINGS = [
     Finding(
         lens="toy", subject="s", reference="", layer=layer, module="m", position="p", metric="x", value=0.1 + 0.2, n=3,

@@ -56,10 +56,10 @@ class Killer(threading.Thread):
         try:
             pid = json.loads(lease.read_text())["pid"]
             self.raylets.add(psutil.Process(pid).ppid())
+            key = lease.name[1:].removesuffix(".lease")
+            saved = list((lease.parent / key / "partial").glob("*/*"))
         except (OSError, ValueError, psutil.Error):
-            return  # it ended while it was looked at
-        key = lease.name[1:].removesuffix(".lease")
-        saved = list((lease.parent / key / "partial").glob("*/*"))
+            return  # it ended, or a checkpoint got its name, while it was looked at
         if not self.killed and lease.parent.name == "student" and saved:
             os.kill(pid, signal.SIGKILL)
             self.killed = key

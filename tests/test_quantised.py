@@ -14,7 +14,7 @@ def test_what_cannot_be_quantised_is_refused_with_the_remedy(monkeypatch: pytest
     with pytest.raises(UsageError, match="no 4-bit weights on device 'meta', only on cpu, cuda"):
         four_bits("meta")
     monkeypatch.setattr(quantised.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'stillroom\[gpu\]'"):
+    with pytest.raises(UsageError, match=r"pip install -e '\.\[gpu\]'"):
         four_bits("cpu")
 
 

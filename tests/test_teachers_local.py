@@ -106,7 +106,10 @@ def test_four_bits_that_cannot_be_had_are_refused(folder: Path, monkeypatch: pyt
     with monkeypatch.context() as patch, pytest.raises(TeacherError, match=r"on device 'cpu', only on cuda; or keep"):
         patch.setattr(bitsandbytes, "supported_torch_devices", {"cuda"})
         Speaker(config, "cpu")
-    with monkeypatch.context() as patch, pytest.raises(TeacherError, match=r"pip install 'stillroom\[gpu\]', or keep"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(TeacherError, match=r"pip install -e '\.\[gpu\]' in the checkout, or keep"),
+    ):
         patch.setattr("importlib.util.find_spec", lambda name: None)
         Speaker(config, "cpu")
 
