@@ -15,7 +15,7 @@ from stillroom.students import save
 from toys import student, sums, workplace
 
 TOO_SMALL = {"probes": r"of the samples|operation \d accuracy", "representations": "explained variance|CKA"}
-"""What a toy is too small for: probes of a part of its problems, or of operations, which are all alike; directions; CKA,
+"""What a toy is too small for: probes of a part of its problems, or of operations, which are all alike; directions; CKA
 of one batch."""
 FINDINGS = [
     Finding(
