@@ -120,3 +120,28 @@ def test_a_malformed_override_is_named(assignment: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         override({"t": 5}, [assignment])
     assert told in str(caught.value)
+
+
+class Middle(Config):
+    inner: Inner = Inner(thoughts=6, rate=0.5)
+
+
+class Nested(Config):
+    middle: Middle | None = None
+    many: dict[str, Middle] = {}
+    row: tuple[Middle, ...] = ()
+    set: Middle = Middle(inner=Inner(thoughts=9))
+
+
+@pytest.mark.parametrize("text", ["middle: {inner: {loud: true}}", "many: {a: {inner: {loud: true}}}"])
+def test_a_part_of_a_mapping_leaves_what_the_default_sets(text: str) -> None:
+    nested = Nested.parse(read_yaml(text, "f"), "f")
+    middle = nested.middle or nested.many["a"]
+    assert middle == Middle(inner=Inner(thoughts=6, rate=0.5, loud=True))
+
+
+def test_the_outer_default_stands_over_the_inner_one_and_under_what_is_given() -> None:
+    nested = Nested.parse(read_yaml("{set: {inner: {rate: 2.0}}, row: [{}, {inner: {rate: 1.0}}]}", "f"), "f")
+    assert nested.set.inner == Inner(thoughts=9, rate=2.0)
+    assert [one.inner for one in nested.row] == [Inner(thoughts=6, rate=0.5), Inner(thoughts=6, rate=1.0)]
+    assert Nested.parse(nested.model_dump(), "f") == nested

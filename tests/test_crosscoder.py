@@ -106,11 +106,12 @@ def test_batch_topk_has_no_such_artefact(fits) -> None:
 
 
 @dataclass(frozen=True)
-class Twice:
-    """One model beside itself."""
+class Changed:
+    """A source whose activations (N, M, D) are changed before they are handed out."""
 
     of: Planted
-    models: tuple[str, ...] = ("a", "a")
+    change: Callable[[Tensor], Tensor]
+    models: tuple[str, ...] = ("a", "b")
     layer: int = 1
 
     @property
@@ -119,11 +120,15 @@ class Twice:
 
     def read(self, documents: Sequence[int]) -> Tokens:
         tokens = self.of.read(documents)
-        return replace(tokens, x_NMD=tokens.x_NMD[:, 1:].expand(-1, 2, -1).contiguous())
+        return replace(tokens, x_NMD=self.change(tokens.x_NMD.clone()))
+
+
+def twice(x_NMD: Tensor) -> Tensor:
+    return x_NMD[:, 1:].expand(-1, 2, -1).contiguous()
 
 
 def test_a_model_beside_itself_has_features_of_neither(tmp_path: Path) -> None:
-    source = Twice(planted()[0])
+    source = Changed(planted()[0], twice, models=("a", "a"))
     crosscoder = fit_crosscoder(source, TOPK, settings(500), workplace(tmp_path)).crosscoder
     start = initial(TOPK, 2, 32, 0)
     assert not torch.allclose(start.decoders()[:, 0], start.decoders()[:, 1])
@@ -293,24 +298,6 @@ def test_updates_are_a_pure_function_of_their_number_and_an_epoch_repeats_no_tok
         assert torch.equal(second.batch(update)[0], forwards[update])
     rows = torch.cat(forwards).round(decimals=3)
     assert len(rows.unique(dim=0)) > 0.98 * len(rows)  # what sinks leave short is filled up from the same pool
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A source whose activations (N, M, D) are changed before they are handed out."""
-
-    of: Planted
-    change: Callable[[Tensor], Tensor]
-    models: tuple[str, ...] = ("a", "b")
-    layer: int = 1
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        return self.of.lengths
-
-    def read(self, documents: Sequence[int]) -> Tokens:
-        tokens = self.of.read(documents)
-        return replace(tokens, x_NMD=self.change(tokens.x_NMD.clone()))
 
 
 def test_half_a_pool_that_repeats_the_other_under_other_names_is_an_error() -> None:

@@ -10,8 +10,11 @@ import re
 import sys
 import tomllib
 from collections import deque
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 HEAD = """# Licences of the dependencies
 
@@ -23,27 +26,16 @@ named. Licences are what the packages state of themselves.
 |---|---|---|---|
 """
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-NAME = re.compile(r"^([A-Za-z0-9][\w.-]*)")
-EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
 
 
 def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def named(requirement: str) -> str:
-    found = NAME.match(requirement)
-    assert found, f"{requirement!r} names no package"
-    return plain(found[1])
-
-
-def needs(name: str) -> list[tuple[str, str]]:
-    """What an installed package requires, and the extra that asks for it (empty: always)."""
-    found = []
-    for line in metadata.requires(name) or ():
-        extra = EXTRA.search(line)
-        found.append((named(line), extra[1] if extra else ""))
-    return found
+def needed(requirements: Iterable[str]) -> list[str]:
+    """The packages of those requirements that hold on this machine."""
+    told = map(Requirement, requirements)
+    return [plain(one.name) for one in told if one.marker is None or one.marker.evaluate({"extra": ""})]
 
 
 def reached(start: list[str]) -> set[str]:
@@ -54,7 +46,7 @@ def reached(start: list[str]) -> set[str]:
         if name in found or not installed(name):
             continue
         found.add(name)
-        waiting += [other for other, extra in needs(name) if not extra]
+        waiting += needed(metadata.requires(name) or ())
     return found
 
 
@@ -78,7 +70,7 @@ def table() -> list[tuple[str, str, str, str]]:
     """Name, version, licence and where it comes from, by name."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     asked = {"core": project["dependencies"], **project["optional-dependencies"]}
-    groups = {of: reached([named(line) for line in lines]) for of, lines in asked.items()}
+    groups = {of: reached(needed(lines)) for of, lines in asked.items()}
     rows = []
     for name in sorted(set.union(*groups.values())):
         told = ["core"] if name in groups["core"] else [extra for extra, held in groups.items() if name in held]

@@ -7,10 +7,11 @@ business, what it means is not.
 import json
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stillroom.errors import ConfigError, unknown
@@ -32,13 +33,43 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, data: Any, where: str) -> Self:
-        """Validate plain data (what YAML or JSON gives). Raises `ConfigError`, which names `where` and each field."""
+        """Validate plain data (what YAML or JSON gives). A mapping for a field whose default sets something keeps that,
+        where it says nothing else. Raises `ConfigError`, which names `where` and each field."""
         try:
-            return cls.model_validate_json(json.dumps(_plain(data), default=str), strict=True)
+            return cls.model_validate_json(json.dumps(_over_defaults(cls, _plain(data)), default=str), strict=True)
         except ValidationError as error:
             lines = list(dict.fromkeys(_explain(cls, detail) for detail in error.errors(include_url=False)))
             more = [f"and {len(lines) - FAULTS} more"] if len(lines) > FAULTS else []
             raise ConfigError("\n".join(f"{where}: {line}" for line in [*lines[:FAULTS], *more])) from None
+
+
+def _over_defaults(kind: Any, data: Any) -> Any:
+    """Plain data for this type: a mapping for a field keeps what the field's default sets and the mapping does not."""
+    if isinstance(data, list):
+        return [_over_defaults(inner, value) for inner in get_args(kind)[:1] for value in data] or data
+    if not isinstance(data, dict):
+        return data
+    if _is_model(kind):
+        return {key: _over_default(kind.model_fields.get(key), value) for key, value in data.items()}
+    if get_origin(kind) is dict:
+        return {key: _over_defaults(get_args(kind)[1], value) for key, value in data.items()}
+    for choice in get_args(kind):
+        data = _over_defaults(choice, data)
+    return data
+
+
+def _over_default(field: FieldInfo | None, value: Any) -> Any:
+    if field is None:
+        return value
+    if isinstance(field.default, Config) and isinstance(value, dict):
+        value = _over(field.default.model_dump(mode="json", exclude_unset=True), value)
+    return _over_defaults(field.annotation, value)
+
+
+def _over(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
+    """Both mappings in one, where both hold a value that of `high`, where both hold a mapping both in one."""
+    deep = [key for key in low.keys() & high if isinstance(low[key], dict) and isinstance(high[key], dict)]
+    return low | high | {key: _over(low[key], high[key]) for key in deep}
 
 
 def _plain(data: Any) -> Any:
