@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from crosscoder_toys import LENGTH, Planted, planted
+from stillroom.crosscoder import CrosscodersConfig
 from stillroom.crosscoder.data import Freshness, Mixer, Tokens, calibrate
 from stillroom.crosscoder.features import (
     delta_norm,
@@ -23,7 +24,7 @@ from stillroom.crosscoder.features import (
 from stillroom.crosscoder.fitting import Fitted, fit_crosscoder
 from stillroom.crosscoder.model import Crosscoder, CrosscoderConfig, initial
 from stillroom.crosscoder.objective import CrosscoderObjective
-from stillroom.errors import DataError, TrainingError, UsageError
+from stillroom.errors import ConfigError, DataError, TrainingError, UsageError
 from stillroom.training import FitConfig
 from toys import workplace
 
@@ -166,6 +167,16 @@ def test_the_auxiliary_term_reaches_the_dead_latents_and_no_other() -> None:
     assert (grad_F[10:] == 0).all()
 
 
+def test_a_schedule_that_outlasts_training_is_refused(tmp_path: Path) -> None:
+    annealed = {"fit": {"updates": 10, "batch_size": 64}, "dictionary": {"anneal": 641}}
+    with pytest.raises(ConfigError, match=r"dictionary\.anneal is 641 tokens, but training ends after 640"):
+        CrosscodersConfig.parse(annealed, "r")
+    warmed = {"sparsity": "l1", "l1_warmup": 640}
+    assert CrosscodersConfig.parse(annealed | {"dictionary": warmed}, "r").dictionary.anneal == 200_000  # l1 has no k
+    with pytest.raises(ConfigError, match="l1_warmup"):
+        fit_crosscoder(planted()[0], CrosscoderConfig(sparsity="l1", l1_warmup=10**6), settings(1), workplace(tmp_path))
+
+
 def test_k_is_annealed_by_tokens_and_the_threshold_follows() -> None:
     config = CrosscoderConfig(expansion=2, k=4, k_first=20, anneal=640)
     objective = CrosscoderObjective(initial(config, 2, 32, 0), config).train()
@@ -189,7 +200,7 @@ def test_the_squared_error_and_the_plain_one_are_worked_by_hand() -> None:
 
 def test_dedicated_latents_touch_their_own_model_alone(tmp_path: Path) -> None:
     source, _ = planted()
-    config = TOPK.model_copy(update={"dedicated": 0.25})
+    config = TOPK.model_copy(update={"dedicated": 0.25, "anneal": 30 * 512})
     crosscoder = fit_crosscoder(source, config, settings(60), workplace(tmp_path)).crosscoder
     norm_FM = crosscoder.norms()
     assert (norm_FM[:32, 1] == 0).all() and (norm_FM[:32, 0] > 0).all()
@@ -337,8 +348,8 @@ def test_counters_count_the_tokens_that_sinks_leave(tmp_path: Path, monkeypatch)
 
     monkeypatch.setattr(Mixer, "batch", noted)
     monkeypatch.setattr("stillroom.crosscoder.fitting.calibrate", lambda _, seed: calibrate(source, seed))
-    config = settings(1, epochs=1.5, batch_size=200)
-    told = fit_crosscoder(Changed(source, long), TOPK, config, workplace(tmp_path)).told
+    config, at_once = settings(1, epochs=1.5, batch_size=200), TOPK.model_copy(update={"anneal": 0})
+    told = fit_crosscoder(Changed(source, long), at_once, config, workplace(tmp_path)).told
     assert told["tokens drawn"] == len(drawn) == 15 * 200  # of 100 × 20 tokens that are not first
     assert told["distinct tokens"] == len(set(drawn)) < 1100
     assert told["tokens used again"] == len(drawn) - len(set(drawn))

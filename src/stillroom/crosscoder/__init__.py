@@ -17,9 +17,10 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from stillroom.activations import blocks
@@ -83,6 +84,13 @@ class CrosscodersConfig(Config):
     harvested: bool = False
     """Keep the training activations on disk while the stage runs: large models are then read once for all epochs and
     dictionaries."""
+
+    @model_validator(mode="after")
+    def _comes_to_its_end(self) -> Self:
+        tokens = self.fit.updates * self.fit.batch_size
+        if self.fit.epochs is None and (problem := self.dictionary.outlasting(tokens)):
+            raise ValueError(problem)
+        return self
 
 
 class StageConfig(Config):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from stillroom.crosscoder.data import Mixer, Normal, Source, calibrate
 from stillroom.crosscoder.model import Crosscoder, CrosscoderConfig, initial
 from stillroom.crosscoder.objective import CrosscoderObjective
+from stillroom.errors import ConfigError
 from stillroom.store import Workplace
 from stillroom.training import FitConfig, fit
 
@@ -44,7 +45,8 @@ def fit_crosscoder(source: Source, config: CrosscoderConfig, fit_config: FitConf
 
     With `fit_config.epochs`, an epoch is as many updates as the tokens fill, first ones of a text left out.
 
-    Raises `UsageError` for a dictionary smaller than k, `DataError` for activations that cannot be learned from.
+    Raises `UsageError` for a dictionary smaller than k, `ConfigError` for a schedule longer than training, `DataError`
+    for activations that cannot be learned from.
     """
     normal = calibrate(source, fit_config.seed)
     models, width = normal.mean_MD.shape
@@ -54,6 +56,8 @@ def fit_crosscoder(source: Source, config: CrosscoderConfig, fit_config: FitConf
     objective = CrosscoderObjective(crosscoder, config)
     mixer = Mixer(source, normal, fit_config.batch_size, fit_config.seed)
     fit_config = fit_config.settled(mixer.per_epoch * fit_config.batch_size)
+    if problem := config.outlasting(fit_config.updates * fit_config.batch_size):
+        raise ConfigError(f"{at.name}: {problem}")
     counted = Counted(objective, sum(source.lengths))
     fit(counted, mixer.batches(objective.terms), fit_config, at)
     crosscoder.cpu().eval()

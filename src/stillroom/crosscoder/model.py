@@ -47,6 +47,18 @@ class CrosscoderConfig(Config):
     dead_after: int = Field(200_000, ge=1)
     """Tokens without firing after which a latent is dead."""
 
+    def outlasting(self, tokens: int) -> str:
+        """What would still be changing after so many tokens, and what to do; empty where all has come to its end."""
+        field, end = ("anneal", self.anneal if self.k_first else 0)
+        if self.sparsity == "l1":
+            field, end = "l1_warmup", self.l1_warmup
+        if end <= tokens:
+            return ""
+        return (
+            f"dictionary.{field} is {end:,} tokens, but training ends after {tokens:,} (updates × batch_size): lower "
+            f"dictionary.{field}, or raise fit.updates or fit.batch_size"
+        )
+
 
 class Crosscoder(nn.Module):
     """Weights, normalisation and threshold. Raises `UsageError` for a dictionary smaller than k."""
