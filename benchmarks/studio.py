@@ -1,9 +1,10 @@
-"""The studio under ten visitors for a minute: how long an answer takes, and whether memory stays flat.
+"""The studio under ten visitors: how long an answer takes, and whether memory stays flat in their second minute.
 
     .venv/bin/python benchmarks/studio.py STORE [--quick]
 
 `STORE` holds a run of `abacus-small` (else one is made). Each visitor is a client of its own, which asks the latent
-student one question after another, after 6, 5 or 4 thoughts, as the page does. Needs the extra `studio`.
+student one question after another, after 6, 5 or 4 thoughts, as the page does. In the first minute the allocator's
+pools and ten turns of every conversation fill; what grows in the second is lost. Needs the extra `studio`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ VISITORS = 10
 QUESTIONS = [
     f"Ann has {i} eggs. Ben gives {j} more. How many eggs does Ann have?" for i in range(9) for j in range(1, 4)
 ]
-WARM = 0.25
+WARM = 0.5
 """The share of the time after which memory is expected to grow no more."""
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("store", type=Path, nargs="?")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
-    seconds, load = 15 if asked.quick else 60, told_load()
+    seconds, load = 15 if asked.quick else 120, told_load()
     with tempfile.TemporaryDirectory() as scratch:
         store = asked.store or Path(scratch)
         if asked.store is None:
@@ -90,7 +91,7 @@ def main() -> None:
     figures = [
         at_most("95 of 100 answers", float(np.quantile(took, 0.95)), "s", 2.0),
         at_most("answers that failed", len(failed), "", 0),
-        at_most("memory grown after the first quarter", grown, "MiB", 20),
+        at_most("memory grown in the second half", grown, "MiB", 20),
     ]
     close("studio", figures, load, "torch", "gradio", visitors=VISITORS, seconds=seconds, answers=len(took))
 
