@@ -58,7 +58,7 @@ LENSES: dict[str, Lens] = {
     "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look),
     "probes": Lens(probes.ProbesConfig, probes.look, version=7),
     "representations": Lens(
-        representations.RepresentationsConfig, representations.look, frozenset({"tokens"}), version=2
+        representations.RepresentationsConfig, representations.look, frozenset({"tokens"}), version=7
     ),
     "kl": Lens(kl.KlConfig, kl.look, frozenset({"tokens"})),
     "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"})),
