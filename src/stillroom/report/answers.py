@@ -73,7 +73,7 @@ def _gap(evidence: Evidence, name: str) -> Memory:
 def _renumbered(evidence: Evidence, student: str, memory: bool) -> Iterator[str]:
     """What other numbers in training problems cost a student, where the run measured it, and whether the copies get
     their originals' answers, without which that alone is no memory."""
-    mine = {f.metric: f for f in evidence.findings if f.lens == "memorising" and unseeded(f.subject) == student}
+    mine = {f.metric: f for f in evidence.measured("memorising", student)}
     for f in (f for metric, f in mine.items() if "with other numbers" in metric):
         null = f.nulls[0]
         worse = f.low > null.high

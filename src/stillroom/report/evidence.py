@@ -31,6 +31,11 @@ class Evidence(NamedTuple):
         pairs = [(self.score(student, a, group), self.score(student, b, group)) for group in groups or ("all",)]
         return [(round(x.value * x.n), x.n, round(y.value * y.n), y.n) for x, y in pairs if x and y]
 
+    def measured(self, lens: str, student: str) -> list[Finding]:
+        """What was measured of a student's first seed, the one that `score` tells of."""
+        mine = [f for f in self.findings if f.lens == lens and unseeded(f.subject) == student]
+        return [f for f in mine if f.subject == mine[0].subject]
+
     def further_splits(self) -> list[str]:
         """The splits beside `train` and `test`: composition, more steps, other tasks."""
         return [name for name in dict.fromkeys(s.split for s in self.scores) if name not in ("train", "test")]
