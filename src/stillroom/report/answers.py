@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from stillroom.records import Finding, Null, Score
-from stillroom.report.evidence import Evidence, percent, place, share, spread, strongest, unseeded
+from stillroom.report.evidence import SIGNIFICANT, Evidence, percent, place, share, spread, strongest, unseeded
 from stillroom.report.suits import UNCOMPARED, suits
 from stillroom.report.thinking import UNTHOUGHT, carries
 from stillroom.stats import difference
 
-SIGNIFICANT = 0.05
 VALUE, NUMBER = re.compile(r"value (\d+)"), re.compile(r"number (\d+)")
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from stillroom.records import Comparison, Finding, GridRow, Null, Score
 from stillroom.stats import Interval
 
+SIGNIFICANT = 0.05
 NONE: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
