@@ -27,7 +27,7 @@ def crosscoder_figures(folders: Mapping[str, Path]) -> list[Figure]:
     means: dict[str, Finding] = {}
     for name, folder in folders.items():
         findings = read_lines(folder / "findings.jsonl", Finding)
-        means[name] = next(f for f in findings if f.metric == "mean NRN")
+        means |= {name: f for f in findings if f.metric == "mean NRN"}  # none where no latent is live
         own = [_histogram(name, folder, findings), *cause_figures(name, findings), *_curves(name, folder, findings)]
         figures += [figure._replace(made_of=(f"crosscoder {name}",)) for figure in own]
     together = tuple(f"crosscoder {name}" for name in folders)
