@@ -155,6 +155,9 @@ def test_of_several_seeds_the_one_is_told_whose_scores_stand_beside_it() -> None
              for seed, cost in enumerate((0.3, 0.5, 0.7))]  # fmt: skip
     told = {sentence.partition(":")[0]: sentence for sentence in solves(Evidence(SCORES, [], costs))}
     assert "cost 30.0 % [30.0 %, 30.0 %]" in told["normal"]
+    others = [s.model_copy(update={"seed": seed, "value": 0.0}) for s in SCORES for seed in (1, 2)]
+    first, *_ = solves(Evidence([*SCORES, *others], [], []))
+    assert first.startswith("normal (seed 0, one of 3): 100.0 % [96.0 %, 100.0 %] (n = 100) on training problems")
 
 
 @pytest.mark.parametrize(

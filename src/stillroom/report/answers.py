@@ -26,7 +26,7 @@ def solves(evidence: Evidence) -> list[str]:
         train, test = evidence.score(name, "train"), evidence.score(name, "test")
         if train is None or test is None:
             continue
-        sentence = f"{name}: {share(train)} on training problems, {share(test)} on test problems."
+        sentence = f"{evidence.named(name)}: {share(train)} on training problems, {share(test)} on test problems."
         sentence += _above(evidence, test, "Test accuracy is")
         memory = _gap(evidence, name)
         sentence += memory.said

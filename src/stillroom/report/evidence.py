@@ -32,6 +32,11 @@ class Evidence(NamedTuple):
         pairs = [(self.score(student, a, group), self.score(student, b, group)) for group in groups or ("all",)]
         return [(round(x.value * x.n), x.n, round(y.value * y.n), y.n) for x, y in pairs if x and y]
 
+    def named(self, student: str) -> str:
+        """The student, and where it has several seeds, which of them `score` tells of."""
+        seeds = list(dict.fromkeys(s.seed for s in self.scores if s.student == student))
+        return student if len(seeds) < 2 else f"{student} (seed {seeds[0]}, one of {len(seeds)})"
+
     def measured(self, lens: str, student: str) -> list[Finding]:
         """What was measured of a student's first seed, the one that `score` tells of."""
         mine = [f for f in self.findings if f.lens == lens and unseeded(f.subject) == student]

@@ -47,7 +47,7 @@ def _worth(evidence: Evidence) -> Iterator[str]:
         cost = next((f for f in evidence.measured("cost", name) if not f.position), None)
         score = evidence.score(name, "test")
         if score and cost:
-            yield f"{name} {share(score)} right at {_millions(cost)} million operations an answer"
+            yield f"{evidence.named(name)} {share(score)} right at {_millions(cost)} million operations an answer"
 
 
 def _millions(cost: Finding) -> str:
