@@ -61,7 +61,7 @@ LENSES: dict[str, Lens] = {
         representations.RepresentationsConfig, representations.look, frozenset({"tokens"}), version=7
     ),
     "kl": Lens(kl.KlConfig, kl.look, frozenset({"tokens"})),
-    "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"})),
+    "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"}), version=7),
     "patching": Lens(patching.PatchingConfig, patching.look),
     "tracing": Lens(tracing.TracingConfig, tracing.look),
     "cross_model": Lens(cross_model.CrossModelConfig, cross_model.look, frozenset({"tokens", "shapes"})),
