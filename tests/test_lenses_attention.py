@@ -95,14 +95,23 @@ def test_a_student_beside_itself_differs_nowhere() -> None:
     assert {f.value for f in jsd if (f.reference, f.subject) == ("base", "same")} == {0.0}
     other = [f for f in jsd if (f.reference, f.subject) == ("base", "other")]
     assert all(f.value > 0 for f in other)
-    assert all([null.name for null in f.nulls][:2] == ["twin of other", "self-diff"] for f in other)
-    assert all(f.nulls[1].value == 0 for f in other)
+    names = ["twin of other", "the next head of the layer", "self-diff"]
+    assert all([null.name for null in f.nulls] == names for f in other)
+    assert all(f.nulls[-1].value == 0 for f in other)
     (chosen,) = [f for f in other if f.metric == JSD + CHOSEN and f.position == "answer"]
     assert chosen.p is not None
     assert "twin" not in {f.subject for f in found} | {f.reference for f in found}
     assert {f.metric for f in found if f.subject == "base"} == {
         "mass on operands", "mass on operators", "mass on steps", "entropy in bits",
     }  # fmt: skip
+
+
+def test_without_a_twin_a_head_is_tested_against_its_neighbour_and_not_against_nothing() -> None:
+    splits = {"validation": sums(4), "test": sums(12)[4:]}
+    found = look(AttentionConfig(), Subjects({"base": student(), "s": student(seed=5)}, {}, splits))
+    tested = [f for f in found if f.metric == JSD and f.p is not None]
+    assert all(f.nulls[0].name == "the next head of the layer" for f in tested)
+    assert any(f.low > f.nulls[-1].high and f.p > 0.05 for f in tested)  # further than from itself, not than the next
 
 
 def test_attention_that_is_no_distribution_is_refused() -> None:

@@ -23,7 +23,7 @@ from stillroom.lenses.reading import number_token, tokens
 from stillroom.lenses.silent import read_silent
 from stillroom.lenses.subjects import Subjects
 from stillroom.records import Problem
-from stillroom.stats import wilson
+from stillroom.stats import benjamini_hochberg, wilson
 from toys import problem, student, sums
 
 PROBLEMS = [*sums(7), problem("short", ("3 + 1", 4), question="Ann has 3 and gets 1 and 1.")]
@@ -128,6 +128,19 @@ def test_looking_reads_the_longest_problems_of_every_student_but_twins() -> None
         "frequency of the value", "another problem's reading", "untrained",
     }  # fmt: skip
     assert all(f.n > 0 and f.nulls and f.low <= f.value <= f.high for f in found)
+
+
+def test_a_grid_pays_for_its_own_cells_and_for_nothing_else() -> None:
+    """What stands in the question is read by anyone: among the grid's tests it would make theirs look better."""
+    rows = [problem(f"{i}", (f"{i} + 1", i + 1), (f"{i + 1} + 1", i + 2)) for i in range(12)]
+    rows += [problem(f"told {i}", (f"{i} + 1", i + 1), ("1 + 1", 2), question=f"{i + 1}") for i in range(12)]
+    found = look(LogitLensConfig(), Subjects({"base": student()}, {}, {"validation": rows, "test": rows[::-1]}))
+    tested = [f for f in found if f.p is not None]
+    grid = [f for f in tested if f.metric in (f"value 1 in top {TOP}", f"value 2 in top {TOP}")]
+    assert [f.adjusted for f in grid] == benjamini_hochberg([f.p for f in grid])
+    others = {f.metric.partition(", ")[2] for f in tested if f.adjusted is None}
+    assert others == {"chosen on validation", "standing in the text"}
+    assert len(tested) == len(grid) + 4  # of both values
 
 
 def test_an_untrained_student_is_read_at_the_null() -> None:

@@ -104,6 +104,19 @@ def test_what_is_removed_is_worked_by_hand() -> None:
     assert (found.value, found.low, found.high, found.nulls[0].value) == (0.5, 0.5, 0.5, 0)
 
 
+def test_a_reference_s_zero_vector_has_no_relative_norm_and_leaves_the_rest_alone() -> None:
+    first, pairing = X.clone(), Pairing()
+    first[2] = 0
+    for rows in torch.arange(64).chunk(2):
+        pairing.add(first[rows], Y[rows], rows, 64)
+    found = {f.metric: f for f in told("base", "s", 0, "all", pairing, RepresentationsConfig())}
+    norm = found.pop("relative norm of the difference")
+    assert "vector of the reference is zero" in norm.invalid
+    assert np.isnan(norm.value)
+    assert set(found) == {"cosine", "CKA"}
+    assert not any(f.invalid for f in found.values())
+
+
 @pytest.mark.parametrize(("batches", "valid"), [(1, False), (2, True)])
 def test_one_batch_has_no_interval(batches: int, valid: bool) -> None:
     pairing = Pairing()

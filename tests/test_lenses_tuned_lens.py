@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from stillroom.errors import DataError
 from stillroom.lenses.silent import read_silent
 from stillroom.lenses.subjects import Subjects
 from stillroom.lenses.tuned_lens import Map, TunedLensConfig, fit, fit_all, logits_of, look, tuned
@@ -45,6 +46,15 @@ def test_the_last_layer_is_the_model_s_own_and_the_model_is_left_alone(kind: str
     torch.testing.assert_close(tuned(one, maps)(2, hidden), logits_of(one, hidden).detach(), rtol=0, atol=1e-5)
     assert all(torch.equal(p, before[name]) and p.grad is None for name, p in one.model.named_parameters())
     assert wanted == {name for name, p in one.model.named_parameters() if p.requires_grad}
+
+
+def test_a_map_that_cannot_be_fitted_leaves_the_model_as_it_was() -> None:
+    one = student()
+    silent = read_silent(one, sums(6), 4)
+    silent.stream_LPBD[0] = float("nan")
+    with pytest.raises(DataError, match="tuned lens"):
+        fit_all(one, silent, TunedLensConfig(iterations=5))
+    assert all(p.requires_grad for p in one.model.parameters())
 
 
 def test_findings_stand_beside_the_logit_lens() -> None:

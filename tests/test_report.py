@@ -158,6 +158,7 @@ def test_a_report_that_is_handed_out_tells_machine_time_and_cost(folder: Path) -
 
 def test_the_same_stands_in_markdown(folder: Path) -> None:
     page = (folder / "report.md").read_text(encoding="utf-8")
+    assert "| student | was shown | all | 1 step |" in page
     assert "| distilled |  | 50.0 [40.0, 60.0] | 50.0 [40.0, 60.0] |" in page
     assert "| normal | distilled | 0 | 9 | 77.8 % | 44.4 % to 100.0 % | 8 | 1 | 0.0391 |" in page
     assert "<script" not in page

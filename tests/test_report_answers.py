@@ -150,6 +150,16 @@ def test_other_numbers_are_told_beside_their_null(low: float, verdict: str) -> N
     assert f"cost 30.0 % [{100 * low:.1f} %, 40.0 %] (n = 50), {null}: {verdict}." in told["normal"]
 
 
+def test_of_several_seeds_the_one_is_told_whose_scores_stand_beside_it() -> None:
+    costs = [finding(OTHERS, cost, cost, cost, 0.1, lens="memorising", subject=f"normal@{seed}")
+             for seed, cost in enumerate((0.3, 0.5, 0.7))]  # fmt: skip
+    told = {sentence.partition(":")[0]: sentence for sentence in solves(Evidence(SCORES, [], costs))}
+    assert "cost 30.0 % [30.0 %, 30.0 %]" in told["normal"]
+    others = [s.model_copy(update={"seed": seed, "value": 0.0}) for s in SCORES for seed in (1, 2)]
+    first, *_ = solves(Evidence([*SCORES, *others], [], []))
+    assert first.startswith("normal (seed 0, one of 3): 100.0 % [96.0 %, 100.0 %] (n = 100) on training problems")
+
+
 @pytest.mark.parametrize(
     ("test", "heart", "said"),
     [(0.9, 0.0, "does not show memory of problems"), (0.9, 0.5, "answers are known by heart."), (0.1, 0.0, "")],

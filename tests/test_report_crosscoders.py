@@ -105,6 +105,16 @@ def test_the_histogram_holds_every_live_latent_and_curves_their_nulls(tmp_path: 
     assert len(curve.rows) == 1
 
 
+def test_a_dictionary_without_a_live_latent_is_told_too(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"of": ["pair"], "nrn": [0.5], "frequency": [0.0]}), tmp_path / "latents.parquet")
+    rows = [finding("dead latents", 1.0, 0, nulls=("itself",)), finding("dense latents", 0.0, 0, nulls=())]
+    write_lines(tmp_path / "findings.jsonl", rows)
+    (tmp_path / "parallelogram.json").write_text("{}")
+    (histogram,) = crosscoder_figures({"base → distilled": tmp_path})
+    assert histogram.caption.endswith("Here: dead latents 1.000, itself 0.500.")
+    assert [row[-1] for row in histogram.rows] == ["itself: 0.5", "none"]
+
+
 def test_sizes_are_drawn_by_cell_beside_their_nulls() -> None:
     told = []
     for cell, value in (("width=64", 0.5), ("width=96", 0.6)):

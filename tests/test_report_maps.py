@@ -36,6 +36,12 @@ def test_a_finding_without_a_null_establishes_nothing() -> None:
     assert beyond(finding("m", 0.9, 0.8, 1.0, 0.1).model_copy(update={"nulls": ()})) == 0
 
 
+@pytest.mark.parametrize(("adjusted", "outside"), [(0.049, 0.8), (0.05, 0.0)])
+def test_a_cell_pays_for_the_size_of_its_grid(adjusted: float, outside: float) -> None:
+    one = finding("m", 0.9, 0.8, 1.0, 0.1).model_copy(update={"p": 0.01, "adjusted": adjusted})
+    assert beyond(one) == pytest.approx(outside)
+
+
 def test_a_map_holds_each_number_at_its_place_and_colours_what_is_established() -> None:
     rows = [patch(0, "answer", 0.9), patch(1, "answer", 0.15), patch(0, "number 1", 0.5)]
     (figure,) = lens_map("patching", Map(MOVED, row="position", module="residual"), rows)

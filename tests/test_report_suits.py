@@ -45,6 +45,8 @@ def test_one_experiment_compares_nothing_and_names_the_sweep() -> None:
         "operations an answer; null (the most frequent training answer) 10.0 % [5.0 %, 15.0 %] (n = 100) for nothing."
     )
     assert suits(Evidence(SCORES, [], [cost])) == []
+    seeds = [cost.model_copy(update={"subject": f"normal@{seed}", "value": 2e6 + seed * 1e6}) for seed in (0, 1)]
+    assert suits(Evidence(SCORES, [], seeds, taught=[WRITTEN])) == [taught, worth]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,8 @@ def test_a_value_that_is_held_is_used_only_where_patching_says_so(low: float, ve
     assert f"moves the answer most at layer 2, thought 3, in {100 * low + 10:.1f} %" in told
     assert verdict in told
     assert "Another value put there" not in said(held("probes", 0.5), here)  # nothing is held there
+    lucky = here.model_copy(update={"p": 0.01, "adjusted": 0.05})
+    assert "used there is not established." in said(held("probes", 0.7), elsewhere, lucky)
 
 
 @pytest.mark.parametrize("established", [True, False])

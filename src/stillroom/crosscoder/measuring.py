@@ -63,7 +63,8 @@ class Described:
 
 
 def describe(crosscoder: Crosscoder, tokens: Tokens, categories: Mapping[str, Tensor] = {}) -> Described:
-    """NRN, Δ_norm and ν of every latent, and what they come to."""
+    """NRN, Δ_norm and ν of every latent, and what they come to: in the means of ν, a ratio that a small denominator
+    throws anywhere, what lies beyond −1 and 2 counts as those."""
     fires = firing(crosscoder, tokens, categories)
     live_F, decoder_FMD = fires.live, crosscoder.decoders()
     by_C = explained_by_document(crosscoder, tokens)

@@ -1,9 +1,10 @@
 """Solved or memorised? What a student does where memory of the training problems does not help, or misleads.
 
 Four measures: training minus test accuracy; test minus the splits that ask for more than training did (both among
-problems with equally many steps); training problems beside copies of them with other numbers, which a student that
-knows its answers by heart gets wrong, in favour of the original's answer; and what the answer of the nearest training
-problem is worth. The null of each difference is that of a student that always gives the most frequent training answer.
+problems with equally many steps, where there are any); training problems beside copies of them with other numbers,
+which a student that knows its answers by heart gets wrong, in favour of the original's answer; and what the answer of
+the nearest training problem is worth. The null of each difference is that of a student that always gives the most
+frequent training answer.
 """
 
 import math

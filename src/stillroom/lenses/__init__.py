@@ -54,14 +54,14 @@ ALIKE: dict[str, Callable[[Student, Student], bool]] = {"tokens": same_tokens, "
 
 LENSES: dict[str, Lens] = {
     "weights": Lens(weights.WeightsConfig, weights.look, frozenset({"shapes"})),
-    "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look),
-    "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look),
+    "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look, version=7),
+    "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look, version=7),
     "probes": Lens(probes.ProbesConfig, probes.look, version=7),
     "representations": Lens(
-        representations.RepresentationsConfig, representations.look, frozenset({"tokens"}), version=2
+        representations.RepresentationsConfig, representations.look, frozenset({"tokens"}), version=7
     ),
     "kl": Lens(kl.KlConfig, kl.look, frozenset({"tokens"})),
-    "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"})),
+    "attention": Lens(attention.AttentionConfig, attention.look, frozenset({"tokens"}), version=7),
     "patching": Lens(patching.PatchingConfig, patching.look),
     "tracing": Lens(tracing.TracingConfig, tracing.look),
     "cross_model": Lens(cross_model.CrossModelConfig, cross_model.look, frozenset({"tokens", "shapes"})),

@@ -214,8 +214,8 @@ def _of_pair(
 
             found_NLH = far(reference, subject, "test")
             controls = {f"twin of {old}": far(old, new, "test") for new, old in twins.items()}
-            controls["self-diff"] = far(reference, reference, "test")
             controls["the next head of the layer"] = far(reference, subject, "test", turn=1)
+            controls["self-diff"] = far(reference, reference, "test")  # last: p is against the first, and this is 0
             rows: list[tuple[Finding, float]] = []
             for layer, head in np.ndindex(found_NLH.shape[1:]):
                 nulls = {who: values[:, layer, head] for who, values in controls.items()}

@@ -1,6 +1,6 @@
 """Logit lens (nostalgebraist 2020): which intermediate values can be read off the residual stream, layer by layer.
 
-Every student reads the silent text (see `reading`): the question and `The answer is`, without reasoning in words, with
+Every student reads the silent text (see `silent`): the question and `The answer is`, without reasoning in words, with
 its pauses or thoughts between them. A value is read by its rank and its probability among all tokens, and counts as
 read when it is among the five that the lens ranks highest. Only problems count in which the value stands neither in the
 question nor, for an intermediate one, in the answer; those in which it does are counted apart. The null is the same
@@ -147,18 +147,17 @@ def report(
         for split in splits
     }
     grid: list[Finding] = []
+    once: list[Finding] = []  # what was chosen is one test, and what stands in the text is read by anyone
     entered: list[Finding] = []
     for step in steps:
         seen, asked = rows["validation"][step].apart, rows["test"][step].apart
         if seen and asked:
             chosen = choose(_gain(found["validation"], seen, step))
-            grid += [
-                *_cells(lens, name, step, found["test"], asked),
-                *_chosen(lens, name, step, chosen, found["test"], asked),
-            ]
-            grid += _standing(lens, name, step, chosen, found["test"], rows["test"][step].standing)
+            grid += _cells(lens, name, step, found["test"], asked)
+            once += _chosen(lens, name, step, chosen, found["test"], asked)
+            once += _standing(lens, name, step, chosen, found["test"], rows["test"][step].standing)
         else:
-            grid.append(_untold(lens, name, step, len(splits["test"])))
+            once.append(_untold(lens, name, step, len(splits["test"])))
         told = {split: truth(student, problems, step, among) for split, problems in splits.items()}
         scores = {split: found[split].scores_CBK[:, told[split].rows] for split in splits}
         beside = {rival: scored[:, told["test"].rows] for rival, scored in others.items()}
@@ -166,7 +165,7 @@ def report(
         known = told["validation"], told["test"]
         claim = Entry(lens, name, step, cells, scores["validation"], scores["test"], *known, beside)
         entered += [row for region in ledger.regions(cells) for row in ledger.enter(claim.within(region))]
-    return [*corrected(grid), *entered]
+    return [*corrected(grid), *once, *entered]
 
 
 class Pairs(NamedTuple):

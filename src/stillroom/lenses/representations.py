@@ -112,13 +112,13 @@ def told(
     """The findings of one layer and class."""
     if pairing.apart:
         means_P4 = pairing.means()
-        norm, angle, norm_null, angle_null = (Interval(*c) for c in bootstrap_means(means_P4, config.seed).T.tolist())
-        pairs = (("relative norm of the difference", norm, norm_null), ("cosine", angle, angle_null))
-        for metric, value, null in pairs:
+        for place, metric in enumerate(("relative norm of the difference", "cosine")):
             address = in_stream("representations", subject, layer, kind, metric, reference)
-            if not np.isfinite(value.value):
-                yield invalid("the reference's vectors are zero", **address, n=len(means_P4))
+            both_P2 = means_P4[:, [place, place + 2]]  # matched and mismatched
+            if not np.isfinite(both_P2).all():
+                yield invalid("a vector of the reference is zero", **address, n=len(means_P4))
                 continue
+            value, null = (Interval(*column) for column in bootstrap_means(both_P2, config.seed).T.tolist())
             yield Finding(**address, n=len(means_P4), nulls=(_other(null),), **value._asdict())
     address = in_stream("representations", subject, layer, kind, "CKA", reference)
     batches = np.array(pairing.sums)

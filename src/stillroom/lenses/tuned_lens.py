@@ -90,11 +90,12 @@ def fit_all(student: Student, silent: Silent, config: TunedLensConfig) -> list[M
     vectors_LND = silent.stream_LPBD.flatten(1, 2).to(student.model.device, student.model.dtype)
     count = vectors_LND.shape[1]
     kept = torch.linspace(0, count - 1, min(count, config.vectors)).long()
-    output_NV = functional.log_softmax(logits_of(student, vectors_LND[-1, kept]), dim=-1).detach()
-    maps = [fit(student, layer[kept], output_NV, config.iterations, config.decay) for layer in vectors_LND[:-1]]
-    for parameter in frozen:
-        parameter.requires_grad_(True)
-    return maps
+    try:
+        output_NV = functional.log_softmax(logits_of(student, vectors_LND[-1, kept]), dim=-1).detach()
+        return [fit(student, layer[kept], output_NV, config.iterations, config.decay) for layer in vectors_LND[:-1]]
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
 
 
 def tuned(student: Student, maps: Sequence[Map]) -> Translate:

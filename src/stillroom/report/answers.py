@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from stillroom.records import Finding, Null, Score
-from stillroom.report.evidence import Evidence, percent, place, share, spread, strongest, unseeded
+from stillroom.report.evidence import SIGNIFICANT, Evidence, percent, place, share, spread, strongest, unseeded
 from stillroom.report.suits import UNCOMPARED, suits
 from stillroom.report.thinking import UNTHOUGHT, carries
 from stillroom.stats import difference
 
-SIGNIFICANT = 0.05
 VALUE, NUMBER = re.compile(r"value (\d+)"), re.compile(r"number (\d+)")
 
 
@@ -27,7 +26,7 @@ def solves(evidence: Evidence) -> list[str]:
         train, test = evidence.score(name, "train"), evidence.score(name, "test")
         if train is None or test is None:
             continue
-        sentence = f"{name}: {share(train)} on training problems, {share(test)} on test problems."
+        sentence = f"{evidence.named(name)}: {share(train)} on training problems, {share(test)} on test problems."
         sentence += _above(evidence, test, "Test accuracy is")
         memory = _gap(evidence, name)
         sentence += memory.said
@@ -73,7 +72,7 @@ def _gap(evidence: Evidence, name: str) -> Memory:
 def _renumbered(evidence: Evidence, student: str, memory: bool) -> Iterator[str]:
     """What other numbers in training problems cost a student, where the run measured it, and whether the copies get
     their originals' answers, without which that alone is no memory."""
-    mine = {f.metric: f for f in evidence.findings if f.lens == "memorising" and unseeded(f.subject) == student}
+    mine = {f.metric: f for f in evidence.measured("memorising", student)}
     for f in (f for metric, f in mine.items() if "with other numbers" in metric):
         null = f.nulls[0]
         worse = f.low > null.high

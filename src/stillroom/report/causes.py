@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from stillroom.records import Finding
-from stillroom.report.figures import COLOURS, DASHES, Figure, dotted, finished, interval
+from stillroom.report.figures import COLOURS, DASHES, Figure, dotted, finished, interval, nulls_of
 
 BEYOND = " beyond its matched control"
 LOST = re.compile(r"accuracy lost without the (\d+) latents of ")
@@ -18,10 +18,7 @@ COLUMNS = ("measure", "where", "value", "low", "high", "n", "nulls")
 
 def told(findings: Sequence[Finding]) -> list[tuple[Any, ...]]:
     """Findings in the order of `COLUMNS`."""
-    return [
-        (f.metric, f.position, f.value, f.low, f.high, f.n, "; ".join(f"{n.name}: {n.value:.3g}" for n in f.nulls))
-        for f in findings
-    ]
+    return [(f.metric, f.position, f.value, f.low, f.high, f.n, nulls_of(f)) for f in findings]
 
 
 def cause_figures(name: str, findings: Sequence[Finding]) -> Iterator[Figure]:
@@ -95,9 +92,7 @@ def _changes(name: str, findings: Sequence[Finding]) -> Iterator[Figure]:
                 x=x, y=[next(n.value for n in f.nulls if n.name == null) for f in mine], name=f"{category}: {null}",
                 opacity=0.5, mode="lines+markers", line={**line, "width": 1}, marker={"symbol": look},
             )  # fmt: skip
-    plot.update_xaxes(
-        title="share of the latents that fire at the category (%)", type="log", tickvals=[0.5, 1, 2, 5, 10, 20]
-    )
+    plot.update_xaxes(title="share of the latents that fire at the category (%)", type="log", tickvals=SHARES)
     plot.update_yaxes(title="change of logit")
     yield finished(
         f"crosscoder-logit-{name}",

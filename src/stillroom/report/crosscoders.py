@@ -27,7 +27,8 @@ def crosscoder_figures(folders: Mapping[str, Path]) -> list[Figure]:
     means: dict[str, Finding] = {}
     for name, folder in folders.items():
         findings = read_lines(folder / "findings.jsonl", Finding)
-        means[name] = next(f for f in findings if f.metric == "mean NRN")
+        if mean := next((f for f in findings if f.metric == "mean NRN"), None):  # none where no latent is live
+            means[name] = mean
         own = [_histogram(name, folder, findings), *cause_figures(name, findings), *_curves(name, folder, findings)]
         figures += [figure._replace(made_of=(f"crosscoder {name}",)) for figure in own]
     together = tuple(f"crosscoder {name}" for name in folders)
@@ -58,8 +59,8 @@ def _histogram(name: str, folder: Path, findings: Sequence[Finding]) -> Figure:
         f"Crosscoder {name}: whose the latents are",
         "The share of each latent's decoder norm that lies in the subject (1-norm), and in the table the dictionary's "
         "numbers. Nulls: the subject beside itself, where all that spreads is the method's own, and where the recipe "
-        "has one, beside a twin that differs by its seed alone. A latent that sparsity made one-sided has a high ν. "
-        + _in_words(dictionary),
+        "has one, beside a twin that differs by its seed alone. A latent that sparsity made one-sided has a high ν; "
+        "in the means of ν what lies beyond −1 and 2 counts as those. " + _in_words(dictionary),
         plot,
         COLUMNS,
         told(dictionary),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from stillroom.records import Comparison, Finding, GridRow, Null, Score
 from stillroom.stats import Interval
 
+SIGNIFICANT = 0.05
 NONE: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -30,6 +31,16 @@ class Evidence(NamedTuple):
         groups = dict.fromkeys(s.group for s in self.scores if s.student == student and s.group.isdecimal())
         pairs = [(self.score(student, a, group), self.score(student, b, group)) for group in groups or ("all",)]
         return [(round(x.value * x.n), x.n, round(y.value * y.n), y.n) for x, y in pairs if x and y]
+
+    def named(self, student: str) -> str:
+        """The student, and where it has several seeds, which of them `score` tells of."""
+        seeds = list(dict.fromkeys(s.seed for s in self.scores if s.student == student))
+        return student if len(seeds) < 2 else f"{student} (seed {seeds[0]}, one of {len(seeds)})"
+
+    def measured(self, lens: str, student: str) -> list[Finding]:
+        """What was measured of a student's first seed, the one that `score` tells of."""
+        mine = [f for f in self.findings if f.lens == lens and unseeded(f.subject) == student]
+        return [f for f in mine if f.subject == mine[0].subject]
 
     def further_splits(self) -> list[str]:
         """The splits beside `train` and `test`: composition, more steps, other tasks."""

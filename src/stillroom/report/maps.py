@@ -6,6 +6,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from stillroom.records import Finding
+from stillroom.report.evidence import SIGNIFICANT
 from stillroom.report.figures import Figure, finished, nulls_of
 
 ROWS = 48
@@ -61,7 +62,10 @@ def who(f: Finding) -> str:
 
 
 def beyond(f: Finding) -> float:
-    """How far a finding lies outside all its nulls, with its sign; 0 where its interval meets one of theirs."""
+    """How far a finding lies outside all its nulls, with its sign; 0 where its interval meets one of theirs, or where
+    the p that is corrected over its grid lets nothing stand."""
+    if f.adjusted is not None and f.adjusted >= SIGNIFICANT:
+        return 0.0
     if f.nulls and f.low > max(n.high for n in f.nulls):
         return f.value - max(n.value for n in f.nulls)
     if f.nulls and f.high < min(n.low for n in f.nulls):
@@ -108,9 +112,8 @@ def lens_map(name: str, wanted: Map, findings: Sequence[Finding]) -> Iterator[Fi
         f"lens-{name.replace('_', '-')}-{wanted.metric}",
         f"{name}: {wanted.metric}, place by place",
         "The number in each cell, where there is room for it, is the measure. Orange cells lie above all their nulls, "
-        "blue ones below, by interval; in "
-        f"cells without colour nothing is established, and without anything to find no cell has a colour. Nulls: "
-        f"{nulls}.{left}",
+        "blue ones below, by interval and, where the lens tests its grid, by the corrected p; in cells without colour "
+        f"nothing is established, and without anything to find hardly a cell has a colour. Nulls: {nulls}.{left}",
         plot,
         ("model", wanted.row, wanted.column, "value", "low", "high", "nulls", "outside its nulls by", "n"),
         [

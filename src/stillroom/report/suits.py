@@ -43,11 +43,11 @@ def _words(told: Sequence[float]) -> str:
 
 
 def _worth(evidence: Evidence) -> Iterator[str]:
-    costs = {f.subject: f for f in evidence.findings if f.lens == "cost" and not f.position}
     for name in evidence.students():
-        score, cost = evidence.score(name, "test"), costs.get(name)
+        cost = next((f for f in evidence.measured("cost", name) if not f.position), None)
+        score = evidence.score(name, "test")
         if score and cost:
-            yield f"{name} {share(score)} right at {_millions(cost)} million operations an answer"
+            yield f"{evidence.named(name)} {share(score)} right at {_millions(cost)} million operations an answer"
 
 
 def _millions(cost: Finding) -> str:

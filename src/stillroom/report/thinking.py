@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stillroom.records import Finding, Null
-from stillroom.report.evidence import Evidence, percent, place, share, spread, strongest
+from stillroom.report.evidence import SIGNIFICANT, Evidence, percent, place, share, spread, strongest
 
 IN_THOUGHTS = " AUROC in thoughts, chosen on validation"
 ELSE = "another answer's reasoning"
@@ -99,13 +99,15 @@ def _held(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _moves(findings: Sequence[Finding]) -> Iterator[str]:
-    """What another problem's state at the places where values are held does to the answer."""
+    """What another problem's state at the places where values are held does to the answer. The place is the best of
+    them on test problems, so that it has to stand in the whole grid too."""
     told = ("patching", "answer moved", "residual")
     moved = [f for f in findings if (f.lens, f.metric, f.module) == told and f.nulls]
     if moved:
         best = max(moved, key=lambda f: f.low - strongest(f).high)
         null = strongest(best)
-        verdict = "it is used there" if best.low > null.high else "that any of them is used there is not established"
+        stands = best.low > null.high and (best.adjusted is None or best.adjusted < SIGNIFICANT)
+        verdict = "it is used there" if stands else "that any of them is used there is not established"
         yield (
             f"Another value put there moves the answer most at {place(best)}, in {share(best)}, strongest null "
             f"({null.name}) {spread(null)}: {verdict}."
