@@ -101,7 +101,7 @@ class Bare(Student):
         return [self.tokenizer(question, add_special_tokens=False)["input_ids"] for question in questions]
 
 
-def test_the_stage_finds_the_planted_cause_and_says_so_and_says_where_there_is_none(planted) -> None:
+def test_the_stage_finds_the_planted_cause_and_says_so_and_says_where_there_is_none(planted, monkeypatch) -> None:
     abreast, source, fitted = planted
     tokens = source.read(range(300))
     tokens = tokens.at(fitted.normal.usable(tokens).nonzero().squeeze(1))
@@ -112,6 +112,10 @@ def test_the_stage_finds_the_planted_cause_and_says_so_and_says_where_there_is_n
     student = Bare(abreast.models[-1], WORDS, Manner())
     exam = Exam(abreast, student, asked, 1, [(ids, [YES]) for ids in student.prompts(told)])
     address = Address("taught", "base", 1)
+    pools: list[list[int]] = []
+    monkeypatch.setattr(
+        "stillroom.crosscoder.exam.drawn", lambda n, pool, seed: pools.append(pool.tolist()) or drawn(n, pool, seed)
+    )
     findings = [found_for(address, real, {}, "+"), found_for(address, real, {}, "*")]
     findings += [*causes(address, real, exam, "+"), *by_share(address, real, exam, "+")]
     found = {f.metric: f for f in findings}
@@ -123,6 +127,8 @@ def test_the_stage_finds_the_planted_cause_and_says_so_and_says_where_there_is_n
     change = found["change of logit, top 20 %"]
     assert [null.name for null in change.nulls] == ["matched control", "random latents"]
     assert change.high < change.nulls[0].low - 1
+    assert pools == [real.fires.live.nonzero().squeeze(1).tolist()] * len(pools)  # what never fires is no control
+    assert len(pools[0]) < abreast.crosscoder.latents
     needed, none = verdicts(findings)
     assert needed.startswith("+: ") and needed.endswith(": needed.")
     assert none == "No latent was found for *."

@@ -55,6 +55,7 @@ def test_every_size_keeps_its_nulls_and_stands_beside_what_distillation_gained(t
     ]
     assert {f.reference for f in found} == {"base [width=64]", "base [width=96]"}
     assert [null.name for null in found[0].nulls] == ["itself"]
+    assert {(n.name, n.value) for f in found if f.metric == GAINED for n in f.nulls} == {("equal accuracy", 0.0)}
     assert [f.value for f in found if f.metric == GAINED] == [pytest.approx(0.25), pytest.approx(0.75)]
     assert all(f.n == 4 and f.low <= f.value <= f.high for f in found if f.metric == GAINED)
 

@@ -48,7 +48,7 @@ from stillroom.store import Workplace
 from stillroom.students import Student, load
 from stillroom.training import FitConfig, processes
 
-VERSION = 4
+VERSION = 5
 ITSELF, TWIN, UNTRAINED = "itself", "re-seeded twin", "untrained dictionaries"
 HELD_OUT = 1000
 """Test problems, at most, on which a dictionary is described."""

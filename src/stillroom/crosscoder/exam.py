@@ -94,7 +94,7 @@ def found_for(address: Address, real: Described, nulls: Mapping[str, Described],
 
 def causes(address: Address, real: Described, exam: Exam, category: str) -> Iterator[Finding]:
     """Accuracy, what of it is lost without a category's latents, and how much more that is than what their matched
-    control loses; beside it the loss to the control, to as many random latents, and to the reconstruction alone.
+    control loses; beside it the loss to the control, to as many random live latents, and to the reconstruction alone.
 
     The difference is paired by problem, and its null is that of random latents and the same control. Nothing is told
     where no latent was found, where no problem needs the category, or where there are too few to match."""
@@ -102,7 +102,8 @@ def causes(address: Address, real: Described, exam: Exam, category: str) -> Iter
     pool = (real.fires.live & (real.nrn_F <= 0.5)).nonzero().squeeze(1)
     if not len(set_K) or len(pool) < len(set_K) or not exam.problems:
         return
-    control_K, random_K = matched(set_K, pool, real.fires), drawn(len(set_K), torch.arange(real.crosscoder.latents), 0)
+    live = real.fires.live.nonzero().squeeze(1)
+    control_K, random_K = matched(set_K, pool, real.fires), drawn(len(set_K), live, 0)
     whole, ablated, control, random = (exam.right(latents_K) for latents_K in (None, set_K, control_K, random_K))
     others = {
         "matched control": whole - control,
@@ -125,9 +126,9 @@ def by_share(address: Address, real: Described, exam: Exam, category: str) -> It
     told = {share: set_K for share, set_K in sets.items() if 0 < len(set_K) <= len(pool)}
     if not told or not exam.cues:
         return
-    every = torch.arange(real.crosscoder.latents)
+    live = real.fires.live.nonzero().squeeze(1)
     asked = [
-        one for set_K in told.values() for one in (set_K, matched(set_K, pool, real.fires), drawn(len(set_K), every, 0))
+        one for set_K in told.values() for one in (set_K, matched(set_K, pool, real.fires), drawn(len(set_K), live, 0))
     ]
     for share, (found, control, random) in zip(told, exam.logits(asked).view(len(told), 3, -1), strict=True):
         nulls = _nulls({"matched control": control, "random latents": random})

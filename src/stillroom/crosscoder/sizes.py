@@ -11,12 +11,12 @@ import numpy as np
 
 from stillroom.config import Config
 from stillroom.files import read_lines, write_lines
-from stillroom.records import Finding, Verdict
+from stillroom.records import Finding, Null, Verdict
 from stillroom.stats import bootstrap_mean
 from stillroom.store import Workplace
 from stillroom.tasks import TEST
 
-VERSION = 1
+VERSION = 2
 TOLD = (
     "mean NRN", "latents of the subject alone", "latents of the subject alone that latent scaling confirms",
     "explained variance, subject", "dead latents",
@@ -67,6 +67,6 @@ def gained(pair: Pair, names: dict[str, str], at: Workplace) -> Finding:
     }
     beyond = right[pair.subject] - right[pair.reference]
     return Finding(
-        lens="crosscoder", **names, layer=None, module="", position=TEST, metric=GAINED, n=len(beyond), nulls=(),
-        **bootstrap_mean(beyond)._asdict(),
+        lens="crosscoder", **names, layer=None, module="", position=TEST, metric=GAINED, n=len(beyond),
+        nulls=(Null(name="equal accuracy", value=0.0, low=0.0, high=0.0),), **bootstrap_mean(beyond)._asdict(),
     )  # fmt: skip
