@@ -36,6 +36,13 @@ def test_a_finding_without_a_null_establishes_nothing() -> None:
     assert beyond(finding("m", 0.9, 0.8, 1.0, 0.1).model_copy(update={"nulls": ()})) == 0
 
 
+def test_not_to_be_0_as_beside_itself_establishes_nothing() -> None:
+    itself = Null(name="self-diff", value=0.0, low=0.0, high=0.0)
+    far = finding("divergence (nats)", 0.9, 0.8, 1.0, 0.1)
+    assert beyond(far.model_copy(update={"nulls": (itself,)})) == 0
+    assert beyond(far.model_copy(update={"nulls": (itself, *far.nulls)})) == beyond(far) > 0
+
+
 @pytest.mark.parametrize(("adjusted", "outside"), [(0.049, 0.8), (0.05, 0.0)])
 def test_a_cell_pays_for_the_size_of_its_grid(adjusted: float, outside: float) -> None:
     one = finding("m", 0.9, 0.8, 1.0, 0.1).model_copy(update={"p": 0.01, "adjusted": adjusted})

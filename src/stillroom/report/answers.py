@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from stillroom.records import Finding, Null, Score
-from stillroom.report.evidence import SIGNIFICANT, Evidence, percent, place, share, spread, strongest, unseeded
+from stillroom.report.evidence import SIGNIFICANT, Evidence, percent, place, rivals, share, spread, strongest, unseeded
 from stillroom.report.suits import UNCOMPARED, suits
 from stillroom.report.thinking import UNTHOUGHT, carries
 from stillroom.stats import difference
@@ -218,10 +218,10 @@ def attends(evidence: Evidence) -> list[str]:
     for f in evidence.findings:
         if f.lens != "attention" or not f.metric.endswith("bits, chosen on validation"):
             continue
-        rivals = [null for null in f.nulls if null.name != "self-diff"]
-        if "base" in (unseeded(f.reference), unseeded(f.subject)) or not rivals:
+        others = rivals(f)
+        if "base" in (unseeded(f.reference), unseeded(f.subject)) or not others:
             continue
-        null = max(rivals, key=lambda rival: rival.high)
+        null = max(others, key=lambda other: other.high)
         verdict = "they attend differently" if f.low > null.high else "not established"
         sentences.append(
             f"{f.reference} ↔ {f.subject}, read at {f.position}: {f.module} of layer {f.layer} is furthest apart, "

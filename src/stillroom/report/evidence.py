@@ -51,6 +51,11 @@ class Evidence(NamedTuple):
         return [name for name in names if name not in ("majority", "base")]
 
 
+def rivals(f: Finding) -> list[Null]:
+    """The nulls that chance could move: a model beside itself does not differ, whatever is measured."""
+    return [null for null in f.nulls if null.name != "self-diff"]
+
+
 def unseeded(name: str) -> str:
     """`base@1` → `base`."""
     return name.partition("@")[0]

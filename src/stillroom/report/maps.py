@@ -6,7 +6,7 @@ from typing import NamedTuple
 import plotly.graph_objects as go
 
 from stillroom.records import Finding
-from stillroom.report.evidence import SIGNIFICANT
+from stillroom.report.evidence import SIGNIFICANT, rivals
 from stillroom.report.figures import Figure, finished, nulls_of
 
 ROWS = 48
@@ -62,14 +62,15 @@ def who(f: Finding) -> str:
 
 
 def beyond(f: Finding) -> float:
-    """How far a finding lies outside all its nulls, with its sign; 0 where its interval meets one of theirs, or where
-    the p that is corrected over its grid lets nothing stand."""
+    """How far a finding lies outside all its nulls but the self-diff, with its sign; 0 where there is no other, where
+    its interval meets one of theirs, or where the p that is corrected over its grid lets nothing stand."""
+    nulls = rivals(f)
     if f.adjusted is not None and f.adjusted >= SIGNIFICANT:
         return 0.0
-    if f.nulls and f.low > max(n.high for n in f.nulls):
-        return f.value - max(n.value for n in f.nulls)
-    if f.nulls and f.high < min(n.low for n in f.nulls):
-        return f.value - min(n.value for n in f.nulls)
+    if nulls and f.low > max(n.high for n in nulls):
+        return f.value - max(n.value for n in nulls)
+    if nulls and f.high < min(n.low for n in nulls):
+        return f.value - min(n.value for n in nulls)
     return 0.0
 
 
