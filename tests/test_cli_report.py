@@ -72,6 +72,27 @@ def test_a_run_refuses_such_a_file_before_it_begins(call: partial[Result], tmp_p
 
 
 @pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "g.csv"], "a table is made of a whole sweep, and this is none: name a .html or .md file"),
+        (["-o", "r.html", "--until", "scores"], "this run does not go as far as the report"),
+        (["sweep={students.filler.pauses: [2, 3]}", "-o", "g.csv", "--until", "report"], "made of a whole sweep"),
+    ],
+)
+def test_a_run_that_will_not_make_what_it_is_to_write_is_refused_before_it_begins(
+    arguments: list[str], words: str, call: partial[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> None:
+        raise AssertionError("it began")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stillroom.pipeline.run", run)
+    assert words in failed(call(["run", "abacus-small", *arguments]))
+    whole = call(["run", "abacus-small", "sweep={students.filler.pauses: [2, 3]}", "-o", "g.csv"])
+    assert str(whole.exception) == "it began"
+
+
+@pytest.mark.parametrize(
     ("recipe", "words"),
     [
         ("abacus-small", "make one with `stillroom run abacus-small`"),
