@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stillroom.cli import app
+from stillroom.cli.app import copy
 from stillroom.report.provenance import SLOT
 from stillroom.store import Stage, Store, Workplace
 
@@ -63,6 +64,15 @@ def test_what_is_no_report_s_file_is_refused_and_not_written(
 
 def test_a_device_is_no_file_whose_name_tells_what_it_holds(call: partial[Result]) -> None:
     assert call(["report", "toy", "-o", "/dev/null"]).stdout == "/dev/null\n"
+
+
+def test_a_table_takes_the_place_of_another_whole(tmp_path: Path) -> None:
+    """Who has the old one open reads it to its end: it is replaced, and not written over."""
+    (tmp_path / "grid.csv").write_text("new")
+    (tmp_path / "g.csv").write_text("old")
+    (tmp_path / "same").hardlink_to(tmp_path / "g.csv")
+    copy(tmp_path / "grid.csv", tmp_path / "g.csv")
+    assert [(tmp_path / name).read_text() for name in ("g.csv", "same")] == ["new", "old"]
 
 
 def test_a_run_refuses_such_a_file_before_it_begins(call: partial[Result], tmp_path: Path) -> None:
