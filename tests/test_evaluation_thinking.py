@@ -75,8 +75,9 @@ def test_ways_are_named() -> None:
     assert variant("off", 6, partners) == Variant(None)
     swapped = variant("swapped", 2, partners)
     assert [i.step for i in swapped.interventions] == [0, 1]
-    with pytest.raises(UsageError, match="expected numbers, off or swapped"):
-        variant("many", 6, partners)
+    for wrong in ("many", "9" * 5000, "٣"):
+        with pytest.raises(UsageError, match="expected numbers, off or swapped"):
+            variant(wrong, 6, partners)
 
 
 def test_a_stranger_has_as_many_steps_and_another_answer() -> None:
