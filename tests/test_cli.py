@@ -136,6 +136,16 @@ def test_a_command_that_keeps_nothing_does_not_say_so_when_it_is_stopped(
     assert hasattr(studio.studio, "__wrapped__")
 
 
+def test_a_diff_that_could_not_be_written_is_refused_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[object] = []
+    monkeypatch.setattr("stillroom.pipeline.diffing.problems", lambda *_: began.append(1))
+    done = CliRunner().invoke(app, ["diff", "one", "two", "-o", str(tmp_path / "nowhere" / "f.parquet")])
+    assert "stands in a folder that does not exist" in str(done.exception)
+    assert not began
+
+
 def test_the_report_command_loads_no_torch(small_store: Path) -> None:
     code = (
         "import sys\nfrom stillroom.cli import app\n"

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stillroom.cli import app
+from stillroom.cli.app import copy
 from stillroom.report.provenance import SLOT
 from stillroom.store import Stage, Store, Workplace
 
@@ -65,10 +66,40 @@ def test_a_device_is_no_file_whose_name_tells_what_it_holds(call: partial[Result
     assert call(["report", "toy", "-o", "/dev/null"]).stdout == "/dev/null\n"
 
 
+def test_a_table_takes_the_place_of_another_whole(tmp_path: Path) -> None:
+    """Who has the old one open reads it to its end: it is replaced, and not written over."""
+    (tmp_path / "grid.csv").write_text("new")
+    (tmp_path / "g.csv").write_text("old")
+    (tmp_path / "same").hardlink_to(tmp_path / "g.csv")
+    copy(tmp_path / "grid.csv", tmp_path / "g.csv")
+    assert [(tmp_path / name).read_text() for name in ("g.csv", "same")] == ["new", "old"]
+
+
 def test_a_run_refuses_such_a_file_before_it_begins(call: partial[Result], tmp_path: Path) -> None:
     told = failed(call(["run", "abacus-small", "-o", str(tmp_path / "r.pdf")]))
     assert "ends in .html or .md or .csv or .tex or .xlsx;" in told
     assert not (tmp_path / "store" / "problems").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "g.csv"], "a table is made of a whole sweep, and this is none: name a .html or .md file"),
+        (["-o", "r.html", "--until", "scores"], "this run does not go as far as the report"),
+        (["sweep={students.filler.pauses: [2, 3]}", "-o", "g.csv", "--until", "report"], "made of a whole sweep"),
+    ],
+)
+def test_a_run_that_will_not_make_what_it_is_to_write_is_refused_before_it_begins(
+    arguments: list[str], words: str, call: partial[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*_: object) -> None:
+        raise AssertionError("it began")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("stillroom.pipeline.run", run)
+    assert words in failed(call(["run", "abacus-small", *arguments]))
+    whole = call(["run", "abacus-small", "sweep={students.filler.pauses: [2, 3]}", "-o", "g.csv"])
+    assert str(whole.exception) == "it began"
 
 
 @pytest.mark.parametrize(

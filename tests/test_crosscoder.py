@@ -1,5 +1,6 @@
 """Crosscoders against planted truth: directions, classes, artefacts, nulls, and what is refused."""
 
+import gc
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -309,6 +310,17 @@ def test_updates_are_a_pure_function_of_their_number_and_an_epoch_repeats_no_tok
         assert torch.equal(second.batch(update)[0], forwards[update])
     rows = torch.cat(forwards).round(decimals=3)
     assert len(rows.unique(dim=0)) > 0.98 * len(rows)  # what sinks leave short is filled up from the same pool
+
+
+def test_a_pool_is_held_once() -> None:
+    source, _ = planted(documents=100)
+    mixer = Mixer(source, calibrate(source, 0), 512, 0)
+    gc.collect()
+    before = {id(thing) for thing in gc.get_objects()}
+    mixer.batch(0)
+    gc.collect()
+    made = [thing for thing in gc.get_objects() if type(thing) is Tensor and id(thing) not in before]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in made if tensor.is_floating_point()}) == 1
 
 
 def test_half_a_pool_that_repeats_the_other_under_other_names_is_an_error() -> None:

@@ -86,3 +86,13 @@ def test_an_index_without_checksums_is_refused(kept: Harvested) -> None:
     write_json(kept.folder / INDEX, told)
     with pytest.raises(DataError, match="no checksums"):
         harvested(live(), kept.folder, rows=3)
+
+
+@pytest.mark.parametrize("harm", [b"", b'{"models": {', b"\xff", b"[]"])
+def test_an_index_that_is_not_what_was_written_is_refused(harm: bytes, kept: Harvested) -> None:
+    (kept.folder / INDEX).write_bytes(harm)
+    with pytest.raises(DataError, match="its index is not what was written: remove the folder"):
+        harvested(live(), kept.folder, rows=3)
+    (kept.folder / INDEX).write_text('{"modelz": {}}')
+    with pytest.raises(DataError, match="its index has no models, layer"):
+        harvested(live(), kept.folder, rows=3)

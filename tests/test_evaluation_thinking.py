@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from stillroom.cli import app
+from stillroom.cli.evaluating import _compared
 from stillroom.errors import UsageError
 from stillroom.evaluation import EvaluateConfig, predict
 from stillroom.evaluation.thinking import ask, compared, strangers, variant
@@ -74,8 +75,9 @@ def test_ways_are_named() -> None:
     assert variant("off", 6, partners) == Variant(None)
     swapped = variant("swapped", 2, partners)
     assert [i.step for i in swapped.interventions] == [0, 1]
-    with pytest.raises(UsageError, match="expected numbers, off or swapped"):
-        variant("many", 6, partners)
+    for wrong in ("many", "9" * 5000, "٣"):
+        with pytest.raises(UsageError, match="expected numbers, off or swapped"):
+            variant(wrong, 6, partners)
 
 
 def test_a_stranger_has_as_many_steps_and_another_answer() -> None:
@@ -138,3 +140,15 @@ def test_the_door_writes_what_it_prints(folder: Path, tmp_path: Path) -> None:
     assert set(written["thoughts"]) == {"2", "0", "off", "swapped"}
     assert all(way["n"] == 6 for way in written["thoughts"].values())
     assert "2 over swapped: helped" in said.output
+
+
+def test_a_p_that_vanishes_is_not_printed_as_0(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rows = [{"id": p.id, "question": p.question, "answer": p.answer} for p in PROBLEMS]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pair = {"a": "2", "b": "0", "helped": 1200, "hurt": 0, "p": 0.0}
+    monkeypatch.setattr("stillroom.evaluation.thinking.ask", lambda *_: {})
+    monkeypatch.setattr("stillroom.evaluation.thinking.compared", lambda *_: {"thoughts": {}, "comparisons": [pair]})
+    call = ["evaluate", str(folder), "--task", str(tmp_path / "own.jsonl"), "--thoughts", "2,0", "--device", "cpu"]
+    assert "2 over 0: helped 1200, hurt 0, p < 1e-300\n" in CliRunner().invoke(app, call).output
+    told = {"split": "test", "difference": 0.5, "low": 0.4, "high": 0.6, "holm": 0.0}
+    assert _compared({**pair, **told}) == "2 - 0 on test: +50.0 [+40.0, +60.0]  p < 1e-300, by Holm < 1e-300"

@@ -246,6 +246,24 @@ def test_a_journal_whose_checksums_cover_the_replies_alone_is_still_read(tmp_pat
     assert (row["requests"], row["input_tokens"], row["output_tokens"], row["first"]) == (1, 3, 4, row["last"])
 
 
+def test_a_journal_from_before_checksums_keeps_what_was_paid_for(tmp_path: Path) -> None:
+    path = journal_after(tmp_path)
+    database = sqlite3.connect(path)
+    database.execute("ALTER TABLE requests DROP COLUMN checksum")
+    database.close()
+    for _ in range(2):
+        with Journal(path) as journal:
+            assert journal.find(ASKED.key()) == Row(Reply("There are seven.", "stop", 3, 4), "")
+            assert sum(row["output_tokens"] for row in journal.summary()) == 4
+            journal.write([(replace(ASKED, sample=1), None, "refused")])
+    database = sqlite3.connect(path)
+    database.execute("UPDATE requests SET text = 'There are eleven.'")
+    database.commit()
+    database.close()
+    with Journal(path) as journal, pytest.raises(StoreError, match="is not as it was written"):
+        journal.find(ASKED.key())
+
+
 def test_a_reply_after_a_failure_is_kept_as_it_is_written(tmp_path: Path) -> None:
     turned = replace(ASKED, messages=({"content": "How many?", "role": "user"},))
     with Journal(tmp_path / "journal.sqlite") as journal:

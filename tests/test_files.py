@@ -118,6 +118,13 @@ def test_a_full_disk_is_told_with_what_was_lost() -> None:
     assert not disk_is_full(OSError(errno.EIO, "x"))
 
 
+def test_a_ring_of_links_is_an_error_of_the_disk_s(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    write_atomic(tmp_path / "a", "whole")
+    assert (tmp_path / "a").read_text() == "whole"
+
+
 def test_a_link_keeps_its_place_and_a_pipe_is_written_to(tmp_path: Path) -> None:
     target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
     target.write_text("old")

@@ -2,7 +2,9 @@
 
 import math
 import re
+from contextlib import nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow.parquet as pq
 import pytest
@@ -34,6 +36,18 @@ def test_findings_come_back_whole_from_their_table(tmp_path: Path) -> None:
     first = path.read_bytes()
     write_findings(path, FINDINGS)
     assert path.read_bytes() == first
+
+
+def test_findings_that_cannot_be_written_whole_leave_no_table(tmp_path: Path, monkeypatch) -> None:
+    def half(_: object, where: Path | BinaryIO) -> None:
+        with where.open("wb") if isinstance(where, Path) else nullcontext(where) as file:
+            file.write(b"PAR1")
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(pq, "write_table", half)
+    with pytest.raises(OSError, match="full"):
+        write_findings(tmp_path / "findings.parquet", FINDINGS)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_lens_that_found_nothing_says_so_and_leaves_an_empty_table(tmp_path: Path, capsys) -> None:

@@ -252,6 +252,22 @@ def test_one_problem_is_asked_about(folder: Path, tmp_path: Path) -> None:
         asking.find_reader(tmp_path / "store", who)
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_a_model_says_steers_no_terminal(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evil = "\x1b]0;x\x07\x9b2J é"
+    save(thinker(), tmp_path / "student")
+    monkeypatch.setattr(readers, "load", lambda *_: None)
+    monkeypatch.setattr(asking, "ask", lambda *_: asking.Reply(evil, evil, evil))
+    said = CliRunner().invoke(
+        app, ["ask", str(tmp_path / "student"), "p", "q", "--reader", "r", "--device", "cpu", *options]
+    )
+    assert said.exit_code == 0, said.output + str(said.exception)
+    assert not {"\x1b", "\x07", "\x9b"} & set(said.output)
+    assert len(said.output.split("2J")) == 4
+
+
 def _renamed(found: tables.Traces) -> tuple[tuple[tables.Trace, ...], torch.Tensor, torch.Tensor]:
     rows = tuple(trace.model_copy(update={"question": f"{trace.question} And then?"}) for trace in found.rows)
     return rows, found.thoughts_NKd, found.hiddens_NKd

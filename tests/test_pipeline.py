@@ -172,6 +172,16 @@ def test_until_stops_at_a_stage_and_refuses_an_unknown_one() -> None:
         upto(plan("abacus"), "students")
 
 
+@pytest.mark.parametrize("until", STAGES)
+def test_no_stage_of_a_plan_that_stops_lacks_a_parent(until: str) -> None:
+    for whole in (plan("abacus-small", "sweep={students.filler.pauses: [2, 3]}"), plan("abacus-full")):
+        stages = upto(whole, until)
+        kept = {(stage.stage, stage.key) for stage in stages}
+        assert all((p.stage, p.key) in kept for stage in stages for p in stage.parents.values())
+        later = STAGES[STAGES.index(until) + 1 :]
+        assert [s.name for s in whole if s not in stages and s.stage not in later] in ([], ["overview"])
+
+
 def test_the_schema_knows_tasks_teachers_and_lenses() -> None:
     text = str(schema())
     for name in ("AbacusConfig", "RecordedConfig", "LogitLensConfig", "held_out_pair"):

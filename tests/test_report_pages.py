@@ -13,7 +13,7 @@ import pytest
 import stillroom.report
 from report_toys import HOSTILE, manifest
 from stillroom.report.figures import Figure
-from stillroom.report.pages import KINDS, LIST, claims, column, data, library, p_value, remakes
+from stillroom.report.pages import KINDS, LIST, claims, column, data, library, remakes
 from stillroom.store import MANIFEST
 
 
@@ -89,10 +89,6 @@ def test_a_figure_of_several_stages_is_made_again_by_the_last_of_them(tmp_path: 
     found = remakes("toy", figures, parents)
     assert found["loss"] == (["base/abc", "student/abc"], "stillroom run toy --until student")
     assert {found[name].command for name in ("frontier", "turned")} == {"stillroom run toy --until cost"}
-
-
-def test_a_p_too_small_for_a_float_is_not_0() -> None:
-    assert [p_value(p) for p in (0.0390625, 2.26e-216, 0.0)] == ["0.0391", "2.26e-216", "< 1e-300"]
 
 
 def test_the_manual_tells_the_sections_in_their_order() -> None:

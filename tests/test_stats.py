@@ -14,6 +14,7 @@ from stillroom.stats import (
     holm,
     mcnemar,
     mean_sd,
+    p_value,
     wilson,
 )
 
@@ -114,3 +115,8 @@ def test_the_interval_of_a_ratio_holds_it_and_is_a_point_where_all_rows_agree() 
     for above, below in (([], []), ([1.0], [0.0]), ([float("nan")], [1.0])):
         with pytest.raises(ValueError, match="bootstrap_ratio needs"):
             bootstrap_ratio(above, below)
+
+
+def test_a_p_too_small_for_a_float_is_not_0() -> None:
+    assert mcnemar(1200, 0) == 0.0
+    assert [p_value(p) for p in (0.0390625, 2.26e-216, 0.0)] == ["0.0391", "2.26e-216", "< 1e-300"]

@@ -62,7 +62,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # in a ring of links `resolve` raises what is no OSError
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("wb") as file:

@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
+SMALLEST = 1e-300
+"""What lies below, floats may round to 0."""
+
 
 class Interval(NamedTuple):
     value: float
@@ -54,6 +57,11 @@ def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p of McNemar's test: were the `only_a + only_b` discordant pairs split by a fair coin?"""
     n = only_a + only_b
     return min(1.0, 2 * float(special.bdtr(min(only_a, only_b), n, 0.5)))
+
+
+def p_value(p: float) -> str:
+    """A p in three digits. One below the smallest floats is rounded to 0 by them, and is not 0."""
+    return f"{p:.3g}" if p >= SMALLEST else f"< {SMALLEST:g}"
 
 
 def bootstrap_mean(values: ArrayLike, seed: int = 0, resamples: int = 2000) -> Interval:

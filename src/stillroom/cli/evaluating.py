@@ -134,14 +134,21 @@ def _evaluate(
     for line in _table(result["scores"], _speeds(store, plan)):
         emit(line)
     for pair in result["comparisons"]:
-        emit(
-            f"{pair['a']} - {pair['b']} on {pair['split']}: {100 * pair['difference']:+.1f} "
-            f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}]  p {pair['p']:.2g}, by Holm {pair['holm']:.2g}"
-        )
+        emit(_compared(pair))
     for row in result["seeds"]:
         if row["metric"] == "accuracy":
             emit(f"{row['student']} on {row['split']}: {100 * row['mean']:.1f} ± {100 * row['sd']:.1f} % over seeds")
     emit(str(folder))
+
+
+def _compared(pair: dict[str, Any]) -> str:
+    from stillroom.stats import p_value
+
+    return (
+        f"{pair['a']} - {pair['b']} on {pair['split']}: {100 * pair['difference']:+.1f} "
+        f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}]  "
+        f"p {p_value(pair['p'])}, by Holm {p_value(pair['holm'])}"
+    )
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -189,6 +196,7 @@ def _think(
     from stillroom.evaluation import EvaluateConfig, thinking
     from stillroom.files import write_json
     from stillroom.pipeline.questions import test_problems
+    from stillroom.stats import p_value
     from stillroom.students import load
 
     problems = test_problems(task)[:limit]
@@ -207,4 +215,4 @@ def _think(
             f"  {way['questions_per_second']:.1f} questions/s"
         )
     for pair in result["comparisons"]:
-        emit(f"{pair['a']} over {pair['b']}: helped {pair['helped']}, hurt {pair['hurt']}, p {pair['p']:.2g}")
+        emit(f"{pair['a']} over {pair['b']}: helped {pair['helped']}, hurt {pair['hurt']}, p {p_value(pair['p'])}")

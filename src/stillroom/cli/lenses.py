@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import Json, app, emit, keeps_nothing, refuse_existing, student_folder
+from stillroom.cli.app import Json, app, emit, keeps_nothing, refuse_existing, refuse_output, student_folder
 
 
 @app.command()
@@ -31,6 +31,7 @@ def diff(
     from stillroom.progress import say
 
     refuse_existing(output)
+    refuse_output(output)
     say(f"opening {a} and {b} ...")
     where = str(use(device, 2))
     splits = diffing.problems(data, limit)

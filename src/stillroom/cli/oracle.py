@@ -53,6 +53,7 @@ def ask(
     import dataclasses
     import json
 
+    from stillroom.conversation.visible import visible
     from stillroom.devices import use
     from stillroom.oracle import asking, readers
     from stillroom.students import load
@@ -62,8 +63,8 @@ def ask(
     read = readers.load(reader, where) if reader else asking.find_reader(store_root(), student, where)
     reply = asking.ask(student, read, problem, query)
     if as_json:
-        emit(json.dumps(dataclasses.asdict(reply), ensure_ascii=False))
+        emit(json.dumps(dataclasses.asdict(reply)))
         return
-    emit(f"the student   {reply.answer}")
-    emit(f"the reader    {reply.said or '(nothing: it ended its answer at once)'}")
-    emit(f"the trace     {reply.shown if reply.shown is not None else 'does not decide this question'}")
+    emit(f"the student   {visible(reply.answer)}")
+    emit(f"the reader    {visible(reply.said) or '(nothing: it ended its answer at once)'}")
+    emit(f"the trace     {visible(reply.shown) if reply.shown is not None else 'does not decide this question'}")

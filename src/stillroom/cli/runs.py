@@ -14,7 +14,7 @@ from stillroom.errors import UsageError, unknown
 from stillroom.progress import say
 
 if TYPE_CHECKING:
-    from stillroom.store import Manifest
+    from stillroom.store import Manifest, Stage
 
 TABLES = (".csv", ".tex", ".xlsx")
 """What a sweep's table can be copied out as, by the name of the file."""
@@ -50,6 +50,7 @@ def run(
         raise UsageError("--ray-address goes with --on ray")
     cells = load_recipe(recipe, overrides or [])
     plan = pipeline.upto(pipeline.plan(recipe, cells), until)
+    _refuse_unmade(output, plan[-1])
     store = Store(store_root())
     if dry_run:
         for line in needs.plan_lines(plan, store):
@@ -189,6 +190,15 @@ def _refuse_page(output: Path | None, endings: tuple[str, ...]) -> None:
     if output.suffix not in endings and (output.is_file() or not output.exists()):
         known = " or ".join(endings)
         raise UsageError(f"-o {output}: name a file that ends in {known}; a browser prints .html to a PDF")
+
+
+def _refuse_unmade(output: Path | None, last: "Stage") -> None:
+    """Before anything is done, too: where the run will not come to what is to be written out."""
+    if output is not None and last.stage != "report":
+        raise UsageError(f"-o {output}: this run does not go as far as the report: leave out -o, or --until")
+    if output is not None and output.suffix in TABLES and "comparison" not in last.parents:
+        known = " or ".join(PAGES)
+        raise UsageError(f"-o {output}: a table is made of a whole sweep, and this is none: name a {known} file")
 
 
 def _hand_out(report: Path, output: Path, journal: Path) -> None:

@@ -6,10 +6,11 @@ It knows no terminal and no web page: `stillroom chat` and the studio are two do
 from pathlib import Path
 
 from stillroom.conversation.speaking import NEW_TOKENS, Speaker, contrast
-from stillroom.conversation.turns import KINDS, Change, Contrast, Shown, Turn, Way, counts
+from stillroom.conversation.turns import KINDS, Change, Contrast, Shown, Turn, Way
 from stillroom.errors import UsageError
 from stillroom.evaluation import Given, spaced
 from stillroom.evaluation.models import open_model, settled
+from stillroom.evaluation.thinking import counts
 from stillroom.files import read_json, read_lines
 from stillroom.oracle import asking, readers
 from stillroom.oracle.asking import Reply

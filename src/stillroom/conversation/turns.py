@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stillroom.errors import UsageError, unknown
-from stillroom.evaluation.thinking import OFF
+from stillroom.evaluation.thinking import MOST_DIGITS, OFF, counts
 
 KINDS: Mapping[str, str] = {
     "zero": "a vector of zeros",
@@ -14,12 +14,6 @@ KINDS: Mapping[str, str] = {
     "skip": "nothing: the position is left out",
 }
 """What can stand in for a thought. See docs/thoughts.md for what the engine does with each."""
-MOST_DIGITS = 9
-
-
-def counts(text: str) -> bool:
-    """Whether this is a number that can count thoughts; one of thousands of digits is none that Python would read."""
-    return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 @dataclass(frozen=True)

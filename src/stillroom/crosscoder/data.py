@@ -220,27 +220,26 @@ class Mixer:
         self.freshness = Freshness(lengths)
         self.first_T = torch.tensor([0, *itertools.accumulate(lengths)])
         self.pools = functools.lru_cache(maxsize=2)(self._pools)
-        self.pool = functools.lru_cache(maxsize=1)(self._pool)
+        self.order = functools.lru_cache(maxsize=1)(self._order)
         self.held = functools.lru_cache(maxsize=1)(self._held)
         self.per_epoch = sum(updates for _, updates in self.pools(0))
         if not self.per_epoch:
             usable = sum(max(0, length - 1) for length in lengths)
             raise DataError(f"{usable} tokens do not fill a batch of {batch_size}: give more documents or lower it")
 
-    def _pools(self, epoch: int) -> list[tuple[list[int], int]]:
-        """The documents of each pool, and how many updates they fill; what is left over waits for another epoch."""
+    def _pools(self, epoch: int) -> list[tuple[tuple[int, ...], int]]:
+        """The documents of each pool, sorted, and how many updates they fill; what is left over waits for an epoch."""
         lengths = self.source.lengths
         order = random.Random(f"{self.seed} {epoch}").sample(range(len(lengths)), len(lengths))
         count = max(1, round(sum(lengths) / self.pool_tokens))
-        groups = [order[i * len(order) // count : (i + 1) * len(order) // count] for i in range(count)]
+        groups = [tuple(sorted(order[i * len(order) // count : (i + 1) * len(order) // count])) for i in range(count)]
         return [(group, sum(max(0, lengths[d] - 1) for d in group) // self.batch_size) for group in groups]
 
-    def _pool(self, epoch: int, number: int) -> tuple[Tensor, Tensor]:
-        documents, _ = self.pools(epoch)[number]
-        held_NW, token_N = self.held(tuple(sorted(documents)))
+    def _order(self, epoch: int, number: int, size: int) -> Tensor:
+        """In which order (N) the tokens of a pool are gone through: a pool is gigabytes, and is not held once more for
+        being shuffled."""
         seed = random.Random(f"{self.seed} {epoch} {number}").getrandbits(62)
-        order_N = torch.randperm(len(held_NW), generator=torch.Generator().manual_seed(seed))
-        return held_NW[order_N], token_N[order_N]
+        return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
 
     def _held(self, documents: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """The usable activations (N, M · D) of some documents, normalised, and which of the source's tokens they are;
@@ -258,11 +257,12 @@ class Mixer:
         """Normalised activations (B, M · D) of update `update`, and which of the source's tokens (B) they are, counted
         through its documents; a pool that sinks made short begins again."""
         epoch, left = divmod(update, self.per_epoch)
-        for number, (_, updates) in enumerate(self.pools(epoch)):
+        for number, (documents, updates) in enumerate(self.pools(epoch)):
             if left < updates:
-                pool_NW, token_N = self.pool(epoch, number)
-                row_B = (torch.arange(self.batch_size) + left * self.batch_size) % len(pool_NW)
-                return pool_NW[row_B], token_N[row_B]
+                held_NW, token_N = self.held(documents)
+                at_B = (torch.arange(self.batch_size) + left * self.batch_size) % len(held_NW)
+                row_B = self.order(epoch, number, len(held_NW))[at_B]
+                return held_NW[row_B], token_N[row_B]
             left -= updates
         raise AssertionError("an epoch holds its updates")
 

@@ -86,11 +86,22 @@ def harvested(live: Live, folder: Path, rows: int = ROWS) -> Harvested:
         write_shards(folder / SHARDS, parts, rows)
         checksums = {path.name: sha256(path) for path in sorted((folder / SHARDS).iterdir())}
         write_json(folder / INDEX, {**asked, "checksums": checksums})
-    held = read_json(folder / INDEX)
+    held = _index(folder, asked)
     refuse_other(held, asked, folder)
-    if "checksums" not in held:
-        raise DataError(f"{folder}: its index has no checksums of the shards: remove the folder, and harvest again")
     return Harvested(folder, live.models, live.layer, live.ids, rows, held["checksums"])
+
+
+def _index(folder: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """What the folder says of itself. Raises `DataError` for an index that was harmed, or that is an earlier one's."""
+    try:
+        held = read_json(folder / INDEX)
+    except ValueError:
+        held = None
+    if not isinstance(held, dict):
+        raise DataError(f"{folder}: its index is not what was written: remove the folder, and harvest again")
+    if lacking := [what for what in (*asked, "checksums") if what not in held]:
+        raise DataError(f"{folder}: its index has no {', '.join(lacking)}: remove the folder, and harvest again")
+    return held
 
 
 def _in_order(live: Live, documents: Sequence[int]) -> Tensor:

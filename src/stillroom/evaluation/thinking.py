@@ -19,6 +19,12 @@ from stillroom.students import Student
 from stillroom.students.thoughts import Answer, Swap, Variant, answer_variants
 
 OFF, SWAPPED = "off", "swapped"
+MOST_DIGITS = 9
+
+
+def counts(text: str) -> bool:
+    """Whether this is a number that can count thoughts; one of thousands of digits is none that Python would read."""
+    return text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS
 
 
 def variant(name: str, count: int, partners: Sequence[int]) -> Variant:
@@ -30,8 +36,10 @@ def variant(name: str, count: int, partners: Sequence[int]) -> Variant:
         return Variant(None)
     if name == SWAPPED:
         return Variant(count, tuple(Swap(step, tuple(partners)) for step in range(count)))
-    if not name.isdecimal():
-        raise UsageError(f"thoughts {name!r}: expected numbers, {OFF} or {SWAPPED}, as in --thoughts 6,0,{SWAPPED}")
+    if not counts(name):
+        raise UsageError(
+            f"thoughts {name[:40]!r}: expected numbers, {OFF} or {SWAPPED}, as in --thoughts 6,0,{SWAPPED}"
+        )
     return Variant(int(name))
 
 

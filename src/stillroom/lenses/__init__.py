@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from stillroom.config import Config
 from stillroom.devices import use
-from stillroom.files import read_lines
+from stillroom.files import read_lines, stream_atomic
 from stillroom.lenses import (
     ablation,
     attention,
@@ -108,8 +108,10 @@ def signed(finding: Finding, suffix: str) -> Finding:
 
 
 def write_findings(path: Path, findings: list[Finding]) -> None:
-    """A Parquet table, one row a finding."""
-    pq.write_table(pa.Table.from_pylist([finding.model_dump(mode="json") for finding in findings], SCHEMA), path)
+    """A Parquet table, one row a finding; it appears whole or not at all."""
+    table = pa.Table.from_pylist([finding.model_dump(mode="json") for finding in findings], SCHEMA)
+    with stream_atomic(path) as file:
+        pq.write_table(table, file)
 
 
 NULL = pa.struct([("name", pa.string()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])

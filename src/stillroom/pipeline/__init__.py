@@ -66,12 +66,14 @@ def _distinct(plans: Mapping[str, list[Stage]]) -> dict[str, list[Stage]]:
 
 
 def upto(plan: list[Stage], until: str | None) -> list[Stage]:
-    """The stages of a plan up to the kind `until`, that kind included."""
+    """The stages of a plan up to the kind `until`, that kind included: a sweep's overview, a report that is made of its
+    comparison, comes no earlier than that."""
     if until is None:
         return plan
     if until not in STAGES:
         raise UsageError(unknown("stage", until, STAGES))
-    return [stage for stage in plan if STAGES.index(stage.stage) <= STAGES.index(until)]
+    last = STAGES.index(until)
+    return [stage for stage in plan if all(STAGES.index(one.stage) <= last for one in (stage, *stage.parents.values()))]
 
 
 def schema() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from openpyxl.xml.functions import tostring
 from stillroom.files import write_atomic
 from stillroom.records import Comparison, Effect, GridRow
 from stillroom.report.grids import grid_cells, grid_columns
-from stillroom.report.pages import p_value
+from stillroom.stats import p_value
 
 NEVER = datetime(2000, 1, 1)
 """When every spreadsheet was made, for all that its bytes tell."""

@@ -12,13 +12,13 @@ import plotly.offline
 from markupsafe import Markup, escape
 
 from stillroom.report.figures import Figure
+from stillroom.stats import p_value
 from stillroom.store import MANIFEST, Manifest
 
 CLAIM = re.compile(r"(?<=;) (?![^(]*\))|(?<=\.) (?=[A-Z])")
 """Where one claim of an answer ends."""
 QUALIFIED = re.compile(r"\[[^\]]*\]|\(n = \d+\)|[\d.]+ %")
 """An interval, a number of problems, a share."""
-SMALLEST = 1e-300
 KINDS = 3
 """Traces that figures have beside scatter, which is plotly.js's own: bar, box and heatmap stand first in its list."""
 LIST = re.compile(r"\.register\(\[((?:[\w$]+\(\),?)+)\]\)")
@@ -101,11 +101,6 @@ def markdown(value: Any) -> Markup:
     text = "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\\(").replace("|", "\\|")
     return Markup(" ".join(escaped.split()))  # noqa: S704 (escaped here)
-
-
-def p_value(value: float) -> str:
-    """Three digits. What lies below the smallest floats is rounded to 0 by them, and is not 0."""
-    return f"{value:.3g}" if value >= SMALLEST else f"< {SMALLEST:g}"
 
 
 def prose(text: str) -> Markup:

@@ -75,6 +75,7 @@ class Journal:
             self._writer.execute(f"PRAGMA journal_mode={'WAL' if on_local_disk(path) else 'DELETE'}")
             self._writer.execute("PRAGMA synchronous=FULL")
             self._writer.executescript(SCHEMA)
+            self._seal()
             self.find("")
             # deletes nothing: a journal that cannot be written is found out before anything is paid for
             self._transaction([("DELETE FROM batches WHERE token = ?", [("",)])])
@@ -88,6 +89,26 @@ class Journal:
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+
+    def _seal(self) -> None:
+        """Give checksums to a journal from before there were any: its replies were paid for, and are taken as they
+        stand."""
+        if "checksum" in self._columns():
+            return
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            if "checksum" not in self._columns():  # another process may have been first
+                whole = self._writer.execute(f"SELECT {','.join(COLUMNS[:-1])} FROM requests").fetchall()  # noqa: S608
+                self._writer.execute("ALTER TABLE requests ADD COLUMN checksum TEXT NOT NULL DEFAULT ''")
+                sealed = [(content_key(row), row[0]) for row in whole]
+                self._writer.executemany("UPDATE requests SET checksum = ? WHERE key = ?", sealed)
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+
+    def _columns(self) -> list[str]:
+        return [str(name) for _, name, *_ in self._writer.execute("PRAGMA table_info(requests)")]
 
     def close(self) -> None:
         self._thread.shutdown()
