@@ -10,7 +10,7 @@ from stillroom.evaluation import comparing
 from stillroom.evaluation.comparing import Member
 from stillroom.evaluation.trends import Arm
 from stillroom.lenses.subjects import BASE
-from stillroom.pipeline.planner import choose
+from stillroom.pipeline.staging import choose, staged
 from stillroom.recipes import Recipe
 from stillroom.recipes.sweeps import chosen, common, short
 from stillroom.report import overview
@@ -25,14 +25,14 @@ def comparison(where: str, cells: Mapping[str, Recipe], plans: Mapping[str, Sequ
     scores = {cell: made[cell, "scores"] for cell in plans}
     config = comparing.ComparisonConfig(cells=tuple(plans), members=tuple(members(where, cells, scores)), untaught=BASE)
     run = partial(comparing.make_comparison, config)
-    stage = Stage("comparison", "comparison", comparing.VERSION, config.model_dump(mode="json"), parents, run)
+    stage = staged("comparison", "comparison", comparing.VERSION, config, parents, run)
     yield stage
     page = overview.OverviewConfig(recipe=where)
     show = partial(overview.make_overview, page)
     by_size = {made.stage: made for made in sizes(plans)}
     yield from by_size.values()
     drawn = {"comparison": stage, **by_size}
-    yield Stage("report", "overview", report.VERSION, page.model_dump(mode="json"), drawn, show)
+    yield staged("report", "overview", report.VERSION, page, drawn, show)
 
 
 def sizes(plans: Mapping[str, Sequence[Stage]]) -> Iterator[Stage]:
@@ -48,7 +48,7 @@ def sizes(plans: Mapping[str, Sequence[Stage]]) -> Iterator[Stage]:
     if pairs:
         config = side_by_side.SizesConfig(pairs=tuple(pairs))
         run = partial(side_by_side.make_sizes, config)
-        yield Stage("sizes", "sizes", side_by_side.VERSION, config.model_dump(mode="json"), parents, run)
+        yield staged("sizes", "sizes", side_by_side.VERSION, config, parents, run)
 
 
 def _of(stages: Sequence[Stage], role: str) -> Stage:

@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from stillroom import evaluation, tasks
 from stillroom.errors import DataError, UsageError, unknown
@@ -12,6 +11,7 @@ from stillroom.evaluation import models, scoring
 from stillroom.evaluation.answering import AnswerConfig
 from stillroom.evaluation.models import Given
 from stillroom.files import sha256
+from stillroom.pipeline.staging import staged
 from stillroom.store import Stage
 from stillroom.students.folders import ADAPTER, MANNER
 from stillroom.tasks import TASKS
@@ -59,7 +59,7 @@ def evaluation_plan(
         models={label: named(label) for label in known}, tasks=tuple(asked), limit=config.limit
     )
     run_scores = partial(scoring.make_evaluation, scores)
-    last = Stage("evaluation", "evaluation", scoring.VERSION, scores.model_dump(mode="json"), parents, run_scores)
+    last = staged("evaluation", "evaluation", scoring.VERSION, scores, parents, run_scores)
     return [*stages, last], known
 
 
@@ -105,6 +105,6 @@ def problems_of(name: str) -> Stage:
     for file in files:
         if not (data / file).is_file():
             raise DataError(f"{name}: {tasks.benchmarks.absent(data / file)}")
-    told: dict[str, Any] = {**config.model_dump(mode="json"), "files": {file: sha256(data / file) for file in files}}
+    stamp = {"files": {file: sha256(data / file) for file in files}}
     run = partial(tasks.make_problems, task, config, data)
-    return Stage("problems", f"problems {task_label(name)}", tasks.VERSION, told, {}, run)
+    return staged("problems", f"problems {task_label(name)}", tasks.VERSION, config, {}, run, stamp)

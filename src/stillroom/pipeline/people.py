@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from stillroom import curriculum, students
-from stillroom.config import Config
 from stillroom.errors import ConfigError
 from stillroom.lenses.subjects import BASE
+from stillroom.pipeline.staging import staged
 from stillroom.recipes import Recipe
-from stillroom.store import Stage, Workplace
+from stillroom.store import Stage
 from stillroom.students.pretrained import Pretrained, contents, founding, make_pretrained, make_taught_elsewhere
 from stillroom.training import FitConfig
 
@@ -23,18 +22,6 @@ class People:
     recipe: Recipe
     label: Callable[[str, int], str]
     """A person's name in the plan, from name and seed."""
-
-    def _stage(
-        self,
-        stage: str,
-        name: str,
-        config: Config,
-        parents: Mapping[str, Stage],
-        run: Callable[[Workplace], None],
-        stamp: Mapping[str, Any] = {},
-    ) -> Stage:
-        settled = {**config.model_dump(mode="json"), **stamp}
-        return Stage(stage, name, students.VERSION, settled, dict(parents), run)
 
     def all(
         self, seed: int, problems: Stage, lessons: Mapping[str, Stage], worked: Stage, primer: Stage | None
@@ -63,7 +50,7 @@ class People:
         config = students.BaseConfig(scratch=entry.scratch, fit=_reseed(entry.fit, seed))
         parents = {"lessons": primer, "worked": worked}
         run = partial(students.make_base, config)
-        return self._stage("base", self.label(BASE, seed), config, parents, run)
+        return staged("base", self.label(BASE, seed), students.VERSION, config, parents, run)
 
     def _student(
         self,
@@ -78,7 +65,7 @@ class People:
         if entry.pretrained is not None:
             run = partial(make_taught_elsewhere, entry.pretrained, entry.thoughts)
             stamp = {"thoughts": entry.thoughts, "contents": contents(entry.pretrained.source)}
-            return self._stage("student", self.label(name, seed), entry.pretrained, {}, run, stamp)
+            return staged("student", self.label(name, seed), students.VERSION, entry.pretrained, {}, run, stamp)
         fit = _reseed(recipe.fit, seed + (SEED_OF_TWIN if entry.twin_of else 0))
         stepwise = entry.variant == "step_by_step"
         terms = {curriculum.ANSWER: 1.0, curriculum.RATIONALE: entry.rationale_weight} if stepwise else {"ce": 1.0}
@@ -98,7 +85,7 @@ class People:
             outside = Pretrained(source=entry.gkd.teacher)
             parents["teacher"] = teacher(entry.gkd.teacher) if known else pretrained("teacher", outside)
         run = partial(students.make_student, settings)
-        return self._stage("student", self.label(name, seed), settings, parents, run)
+        return staged("student", self.label(name, seed), students.VERSION, settings, parents, run)
 
 
 def _reseed(fit: FitConfig, seed: int) -> FitConfig:
@@ -107,5 +94,5 @@ def _reseed(fit: FitConfig, seed: int) -> FitConfig:
 
 def pretrained(label: str, config: Pretrained) -> Stage:
     """The stage of a model that was made elsewhere; its files' checksums belong to its key."""
-    settled = {**config.model_dump(mode="json"), "contents": contents(config.source)}
-    return Stage("base", label, students.VERSION, settled, {}, partial(make_pretrained, config))
+    stamp = {"contents": contents(config.source)}
+    return staged("base", label, students.VERSION, config, {}, partial(make_pretrained, config), stamp)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from stillroom.config import Config
 from stillroom.evaluation import EvaluateConfig, cost, faithfulness, memorising
+from stillroom.pipeline.staging import staged
 from stillroom.recipes import Recipe
 from stillroom.store import Stage
 from stillroom.students.pretrained import Pretrained
 
 TEACHER = "teacher"
+MEASURES = ("faithfulness", "cost", "memorising")
 Predictions = Callable[[str, Stage, Stage, EvaluateConfig], Stage]
 """From a label, a student, problems and a config to the stage that asks it."""
 
@@ -45,14 +46,13 @@ def scrutiny(
             run = partial(faithfulness.make_faithfulness, wanted, label, data)
             parents = {"student": person, "problems": problems}
             stamp = {"subject": label, **checksums(files)}
-            yield (
-                f"faithfulness {label}",
-                _stage("faithfulness", label, faithfulness.VERSION, wanted, parents, run, stamp),
-            )
+            name = f"faithfulness {label}"
+            yield name, staged("faithfulness", name, faithfulness.VERSION, wanted, parents, run, stamp)
         if (clock := recipe.cost) is not None:
             parents = {"student": person, "problems": problems, "predictions": answered[label]}
             run = partial(cost.make_cost, clock, label)
-            yield f"cost {label}", _stage("cost", label, cost.VERSION, clock, parents, run, {"subject": label})
+            name = f"cost {label}"
+            yield name, staged("cost", name, cost.VERSION, clock, parents, run, {"subject": label})
     if recipe.memorising is not None:
         yield from _memorising(recipe, recipe.memorising, people, answered, problems, ask)
 
@@ -66,7 +66,7 @@ def _memorising(
     ask: Predictions,
 ) -> Iterator[tuple[str, Stage]]:
     run = partial(memorising.make_copies, config)
-    copies = _stage("copies", "", memorising.COPIES_VERSION, config, {"problems": problems}, run)
+    copies = staged("copies", "copies", memorising.COPIES_VERSION, config, {"problems": problems}, run)
     yield "", copies
     evaluate = recipe.evaluate.model_copy(update={"train_sample": 0})
     again = {label: ask(f"{label} on copies", person, copies, evaluate) for label, person in people.items()}
@@ -77,17 +77,4 @@ def _memorising(
     parents = {"problems": problems, "copies": copies, **answered}
     parents |= {f"{label} on copies": stage for label, stage in again.items()}
     make = partial(memorising.make_memorising, whose)
-    yield "memorising", _stage("memorising", "", memorising.VERSION, whose, parents, make)
-
-
-def _stage(
-    stage: str,
-    label: str,
-    version: int,
-    config: Config,
-    parents: Mapping[str, Stage],
-    run: Callable[..., None],
-    stamp: Mapping[str, object] = {},
-) -> Stage:
-    settled = {**config.model_dump(mode="json"), **stamp}
-    return Stage(stage, f"{stage} {label}".strip(), version, settled, dict(parents), run)
+    yield "memorising", staged("memorising", "memorising", memorising.VERSION, whose, parents, make)

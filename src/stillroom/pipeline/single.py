@@ -10,6 +10,7 @@ from stillroom.config import override
 from stillroom.errors import DataError, UsageError
 from stillroom.files import sha256
 from stillroom.pipeline.people import pretrained
+from stillroom.pipeline.staging import staged
 from stillroom.store import Stage
 from stillroom.students import StudentConfig
 from stillroom.students.folders import MANNER, Manner
@@ -51,7 +52,7 @@ def one_student(
     if config.gkd is not None:
         parents["teacher"] = pretrained("teacher", Pretrained(source=config.gkd.teacher))
     run = partial(students.make_student, config)
-    student = Stage("student", "student", students.VERSION, config.model_dump(mode="json"), parents, run)
+    student = staged("student", "student", students.VERSION, config, parents, run)
     return [*parents.values(), student]
 
 
