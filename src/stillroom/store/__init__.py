@@ -7,145 +7,35 @@ and made again. Content hashes cover results only: times, hosts and costs stand 
 survive a kill (checkpoints, predictions so far) lies in `STAGE/KEY/partial/` until the stage is committed.
 """
 
-import functools
-import hashlib
-import json
 import os
-import platform
-import resource
 import shutil
 import socket
-import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib import metadata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
-from stillroom import __version__
 from stillroom.errors import StoreError
 from stillroom.files import disk_is_full, no_space, sha256, sync_folder, write_atomic
 from stillroom.leases import Lease
 from stillroom.progress import say
-from stillroom.records import content_key
+from stillroom.store.manifests import FORMAT, MANIFEST, Clock, Manifest, Parent, code_version, damage, made, read
+from stillroom.store.stages import PARTIAL, Stage, Workplace, shares
 
-FORMAT = 3
-SEALED = 3
-"""The format since which a manifest says of itself whether it is what was written."""
-MANIFEST = "manifest.json"
-PARTIAL = "partial"
-RECORDED = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
-
-
-class Parent(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    stage: str
-    key: str
-    content: str
-
-
-class Manifest(BaseModel):
-    """What a committed folder holds and how it came to be. `content` is the hash of `files` and of nothing else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    format: int
-    stage: str
-    name: str
-    key: str
-    version: int
-    config: dict[str, Any]
-    parents: dict[str, Parent]
-    files: dict[str, str]
-    content: str
-    code: str
-    host: str
-    machine: str
-    libraries: dict[str, str]
-    started: str
-    seconds: float
-    peak_mb: int
-    """Peak resident memory of the process that made it, up to the end of this stage."""
-    measured: dict[str, float] = {}
-    """What the stage timed or counted of its own work: no part of `content`."""
-    seal: str = ""
-    """The hash of all other fields. Format 2 had none."""
-
-    def sealed(self) -> str:
-        return content_key(self.model_dump(mode="json", exclude={"seal"}))
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """Where a stage works: its own folder, its parents' folders, and the settings that change no result."""
-
-    out: Path
-    parents: Mapping[str, Path] = field(default_factory=dict)
-    name: str = ""
-    checkpoint_seconds: float = 30.0
-    trackers: tuple[str, ...] = ()
-    device: str = "cpu"
-    shard: bool = False
-    """Whether the weights are shared out over the processes of a run."""
-    journal: Path = Path("journal.sqlite")
-    """Where replies that were paid for are kept: one for the whole store, outside any stage."""
-    check: Callable[[], None] = lambda: None
-    """Raises when this process has lost the right to go on (see `leases.Lease`)."""
-
-    share: tuple[int, int] | None = None
-    """Which of how many parts of a stage that can be shared out is to be done, without a result of its own."""
-    main: bool = True
-    """Whether this process writes: the first of a run's processes does."""
-    measured: dict[str, float] = field(default_factory=dict)
-    """What the stage times or counts of its own work, for the manifest alone."""
-
-    @property
-    def shares(self) -> Path:
-        """Where the parts of this stage work, each in a folder of its own."""
-        return self.out.parent if self.share else shares(self.out)
-
-    @property
-    def partial(self) -> Path:
-        path = self.out / PARTIAL
-        path.mkdir(exist_ok=True)
-        return path
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One row of the stage table's runs: what is to be made, by whom, from what."""
-
-    stage: str
-    name: str
-    version: int
-    config: dict[str, Any]
-    parents: Mapping[str, "Stage"]
-    run: Callable[[Workplace], None]
-
-    @functools.cached_property
-    def key(self) -> str:
-        parents = {role: parent.key for role, parent in self.parents.items()}
-        return content_key([self.stage, self.version, self.config, parents])
-
-
-def shares(folder: Path) -> Path:
-    """Where the parts of a stage lie until it is committed, beside its folder."""
-    return folder.with_name(f".{folder.name}.shares")
-
-
-@functools.cache
-def code_version() -> str:
-    """The package's version and a hash of its sources."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".yaml", ".html")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return f"{__version__}+{digest.hexdigest()[:8]}"
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "PARTIAL",
+    "Manifest",
+    "Parent",
+    "Stage",
+    "Store",
+    "Workplace",
+    "code_version",
+    "shares",
+]
 
 
 class Store:
@@ -153,26 +43,11 @@ class Store:
         self.root = root
         self.patience = patience
 
+    manifest = staticmethod(read)
+    damage = staticmethod(damage)
+
     def folder(self, stage: str, key: str) -> Path:
         return self.root / stage / key
-
-    def manifest(self, folder: Path) -> Manifest | None:
-        """The manifest of a committed folder, files unchecked; None where there is none that can be read."""
-        try:
-            data = json.loads((folder / MANIFEST).read_bytes())
-            written = int(data["format"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
-            return None
-        if written > FORMAT:
-            raise StoreError(
-                f"{folder}: written in store format {written}, this Stillroom reads up to {FORMAT}: "
-                "upgrade Stillroom, or name another store with STILLROOM_STORE"
-            )
-        try:
-            manifest = Manifest.model_validate(data)
-        except ValidationError:
-            return None
-        return manifest if written < SEALED or manifest.seal == manifest.sealed() else None
 
     def manifests(self) -> Iterator[Manifest]:
         """All committed folders, oldest first."""
@@ -182,18 +57,6 @@ class Store:
     @property
     def journal(self) -> Path:
         return self.root / "journal.sqlite"
-
-    def damage(self, folder: Path) -> str | None:
-        """What is wrong with a folder that has a manifest file; None if all its files are as they were committed."""
-        manifest = self.manifest(folder)
-        if manifest is None:
-            return f"{MANIFEST} cannot be read, or is not what was written"
-        for name, digest in manifest.files.items():
-            if not (folder / name).is_file():
-                return f"{name} is missing"
-            if sha256(folder / name) != digest:
-                return f"{name} is not what was committed (its SHA-256 differs)"
-        return None
 
     def find(self, stage: Stage) -> Path | None:
         """The folder of a stage that is committed and intact."""
@@ -291,7 +154,7 @@ class Store:
         given = self._given(stage)
         _sweep(folder)
         say(f"> {stage.name}: {stage.stage}/{stage.key}")
-        started, clock = datetime.now(UTC), time.monotonic()
+        clock = Clock()
         place = Workplace(out=folder, name=stage.name, check=lease.check, **given, **settings)
         before()
         stage.run(place)
@@ -300,26 +163,8 @@ class Store:
         for path in (p for p in folder.rglob("*") if p.is_dir()):
             sync_folder(path)
         lease.check()
-        manifest = Manifest(
-            format=FORMAT,
-            stage=stage.stage,
-            name=stage.name,
-            key=stage.key,
-            version=stage.version,
-            config=stage.config,
-            parents={role: self._parent(p) for role, p in stage.parents.items()},
-            files=files,
-            content=content_key(files),
-            code=code_version(),
-            host=socket.gethostname(),
-            machine=f"{platform.machine()}, {os.cpu_count()} CPUs, device {settings.get('device', 'cpu')}",
-            libraries={"python": platform.python_version(), **{name: _version(name) for name in RECORDED}},
-            started=started.isoformat(timespec="milliseconds"),
-            seconds=round(time.monotonic() - clock, 2),
-            peak_mb=_peak_mb(),
-            measured=place.measured,
-        )
-        manifest = manifest.model_copy(update={"seal": manifest.sealed()})
+        parents = {role: self._parent(parent) for role, parent in stage.parents.items()}
+        manifest = made(stage, parents, files, clock, settings.get("device", "cpu"), place.measured)
         write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         shutil.rmtree(shares(folder), ignore_errors=True)
         say(f"  {stage.name}: done in {manifest.seconds:.1f} s")
@@ -328,18 +173,6 @@ class Store:
         manifest = self.manifest(self.folder(stage.stage, stage.key))
         assert manifest is not None, "parents are made before their children"
         return Parent(stage=stage.stage, key=stage.key, content=manifest.content)
-
-
-def _peak_mb() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _sweep(folder: Path) -> None:
