@@ -53,6 +53,13 @@ def test_removed_replaced_and_redundant() -> None:
     assert label("redundant", trace(zero_0="1", zero_1="1", zero_2="1")) == [(None, "none")]
 
 
+def test_nothing_is_asked_about_a_replacement_by_itself() -> None:
+    own = trace().model_copy(update={"partner": "p"})
+    asked = list(questions.ask(questions.seen([own, trace()]), ["replaced", "removed"], 0))
+    assert questions.counts(asked) == {"replaced": 3, "removed": 6}
+    assert {one.row for one in asked if one.strategy == "replaced"} == {1}
+
+
 def test_an_answer_is_settled_only_where_it_stays() -> None:
     assert label("settled", trace(early_0="1", early_2="3")) == [(None, "3")]
     assert label("settled", trace()) == [(None, "0")]

@@ -34,8 +34,8 @@ from stillroom.store import Workplace
 from stillroom.tasks import TEST, TRAIN
 from stillroom.training import fit
 
-READER_VERSION = 2
-VERSION = 2
+READER_VERSION = 3
+VERSION = 3
 READERS = (INJECTION, TEXT)
 """The arms that read thoughts; what they claim is held against all others."""
 VALIDATION = 10

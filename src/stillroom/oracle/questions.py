@@ -126,6 +126,11 @@ def _after(kind: str) -> Callable[[Trace, int], str]:
     return lambda trace, i: trace.outputs[f"{kind} {i}"] if changed(trace, f"{kind} {i}") else UNCHANGED
 
 
+def _replaced(seen: Seen) -> Iterator[Label]:
+    """Nothing is asked where the problem is its own partner: nothing was replaced then."""
+    return iter(()) if seen.trace.partner == seen.trace.problem else _each(_after("swap"))(seen)
+
+
 def _side(answer: str) -> str:
     return UNCHANGED if answer == UNCHANGED else "a change"
 
@@ -202,7 +207,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "replaced": Strategy(
         ("What happens when step {i} is replaced?", "What would be said with the step {i} of another problem?"),
-        _each(_after("swap")),
+        _replaced,
         side=_side,
     ),
     "redundant": Strategy(
