@@ -12,8 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from stillroom.cli import app, runs, studio
-from stillroom.errors import Interrupted
+from stillroom.cli.app import refuse_output
+from stillroom.errors import Interrupted, TeacherError, UsageError
 from stillroom.store import Manifest
+from stillroom.teachers.asking import LocalConfig, model_files
+from stillroom.teachers.teaching import check_output
 
 COMMANDS = ("run", "list", "show", "report", "fetch", "schema", "chat", "studio")
 
@@ -144,6 +147,18 @@ def test_a_diff_that_could_not_be_written_is_refused_before_it_begins(
     done = CliRunner().invoke(app, ["diff", "one", "two", "-o", str(tmp_path / "nowhere" / "f.parquet")])
     assert "stands in a folder that does not exist" in str(done.exception)
     assert not began
+
+
+def test_a_ring_of_links_is_told_in_a_sentence_and_gives_way_to_what_is_written(tmp_path: Path) -> None:
+    """`Path.resolve` raises `RuntimeError` of one, which is no sentence."""
+    ring = tmp_path / "ring"
+    ring.symlink_to(ring)
+    refuse_output(ring)
+    check_output(ring, ring.with_name("read"))
+    with pytest.raises(UsageError, match="stands in a folder that does not exist"):
+        refuse_output(ring / "x")
+    with pytest.raises(TeacherError, match=r"holds no config\.json"):
+        model_files(LocalConfig(name="local", folder=str(ring)))
 
 
 def test_the_report_command_loads_no_torch(small_store: Path) -> None:

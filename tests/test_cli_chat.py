@@ -87,8 +87,9 @@ def test_no_name_or_number_ends_a_conversation(monkeypatch: pytest.MonkeyPatch, 
     """What no file system takes, no user has and no number is, and a disk that is full."""
     monkeypatch.chdir(tmp_path)
     long, digits = "n" * 5000, "9" * 5000
+    (tmp_path / "ring").symlink_to("ring")
     wrong = (
-        f"/save {long}", "/save ~nouserhere/x", "/save a\0b", "/save /proc/x", f"/compare {long}",
+        f"/save {long}", "/save ~nouserhere/x", "/save a\0b", "/save /proc/x", "/save ring/x", f"/compare {long}",
         "/compare a\0b", f"/ablate {digits}", f"/swap {digits}", f"/thoughts {digits}",
     )  # fmt: skip
     ours = talk()
@@ -132,6 +133,15 @@ def test_a_conversation_is_saved_whole_and_nothing_is_overwritten(tmp_path: Path
         ours.take(f"/save {file}")
     with pytest.raises(Exception, match="does not exist"):
         ours.take(f"/save {tmp_path / 'nowhere' / 'x'}")
+
+
+def test_a_ring_of_links_gives_way_to_what_is_saved(tmp_path: Path) -> None:
+    """`Path.resolve` raises `RuntimeError` of one, at which the conversation would be lost."""
+    ours, ring = talk(), tmp_path / "ring"
+    ring.symlink_to(ring)
+    ours.take(ASKED)
+    assert plain(ours.take(f"/save {ring}")) == {"saved": str(ring), "turns": 1}
+    assert len(ring.read_text().splitlines()) == 1
 
 
 def test_the_oracle_is_missed_where_none_was_taught() -> None:

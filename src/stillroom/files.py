@@ -42,6 +42,11 @@ def _stamp(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
+def resolved(path: Path) -> Path:
+    """The whole path behind all links. A ring of links stays what it is: `Path.resolve` raises what is no OSError."""
+    return Path(os.path.realpath(path))
+
+
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable (a no-op where folders cannot be opened, as on Windows)."""
     try:
@@ -62,7 +67,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return
-    path = Path(os.path.realpath(path))  # in a ring of links `resolve` raises what is no OSError
+    path = resolved(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         with temporary.open("wb") as file:

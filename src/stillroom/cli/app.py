@@ -46,7 +46,9 @@ def store_root() -> Path:
 
 def refuse_output(path: Path | None) -> None:
     """Before anything is asked: what cannot be written at the end would be lost."""
-    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+    from stillroom.files import resolved
+
+    if path is not None and (path.is_dir() or not resolved(path).parent.is_dir()):
         why = "is a folder" if path.is_dir() else "stands in a folder that does not exist"
         raise UsageError(f"-o {path} {why}; name a file in a folder that exists")
 
@@ -108,9 +110,10 @@ def _beginning(name: str) -> list[Path]:
 def refuse_code(folder: Path) -> None:
     """Raise `DataError` for a student from elsewhere whose own file says that code is to be run: a recipe says that, or
     the person who calls, never what was fetched."""
+    from stillroom.files import resolved
     from stillroom.students.folders import MANNER, load_manner
 
-    if not (folder / MANNER).is_file() or folder.resolve().is_relative_to(store_root().resolve()):
+    if not (folder / MANNER).is_file() or resolved(folder).is_relative_to(resolved(store_root())):
         return
     origin = load_manner(folder).origin
     if origin is not None and origin.trust_remote_code:

@@ -8,7 +8,7 @@ from typing import Any
 from stillroom.cli.app import refuse_name
 from stillroom.conversation import KINDS, Change, Contrast, Conversation, Speaker, Turn, Way, counts
 from stillroom.errors import DataError, UsageError, unknown
-from stillroom.files import lines_atomic
+from stillroom.files import lines_atomic, resolved
 from stillroom.oracle.asking import Reply
 
 SUMMARY = "Summarize the thinking."
@@ -99,7 +99,7 @@ class Talk:
             raise UsageError(f"/save {name}: no such user is known here; name a file by its whole path") from None
         if path.exists():
             raise DataError(f"{path} exists; name another file")
-        if not path.resolve().parent.is_dir():
+        if not resolved(path).parent.is_dir():
             raise DataError(f"{path} stands in a folder that does not exist; name a file in one that does")
         with lines_atomic(path) as add:
             for turn in turns:

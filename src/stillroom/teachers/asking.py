@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from stillroom.config import SECRET, Config
 from stillroom.errors import TeacherError, UsageError
-from stillroom.files import sha256
+from stillroom.files import resolved, sha256
 from stillroom.progress import Meter, meter, say
 from stillroom.records import Problem, Rationale, content_key
 from stillroom.teachers import batches, local, prompts
@@ -112,7 +112,7 @@ def model_files(config: LocalConfig) -> tuple[str, ...]:
     `TeacherError` for a folder that holds no model."""
     if local.on_the_hub(config.folder):
         return ()
-    return files_in(Path(config.folder).resolve())
+    return files_in(resolved(Path(config.folder)))
 
 
 def files_in(folder: Path) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def identity(config: Any) -> tuple[str, str, str]:
     """Teacher, model and endpoint as the journal names them; a local model by what its files hold."""
     if isinstance(config, LocalConfig):
         digest = content_key([[Path(p).name, sha256(Path(p))] for p in files_in(local.home(config))])
-        return config.name, f"{Path(config.folder).resolve().name}@{digest}", "4-bit" if config.four_bit else "local"
+        return config.name, f"{resolved(Path(config.folder)).name}@{digest}", "4-bit" if config.four_bit else "local"
     return config.name, config.model, endpoint_of(config.name, config.base_url)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.errors import DataError, TeacherError, UsageError
+from stillroom.files import resolved
 from stillroom.foreign import opening, refuse_hostile, settings_of
 from stillroom.progress import say
 from stillroom.teachers.journal import Journal
@@ -30,7 +31,7 @@ def on_the_hub(name: str) -> bool:
 def home(config: Any) -> Path:
     """The folder of a local model; of one of the hub the copy that the hub's client keeps. Raises `TeacherError`."""
     if not on_the_hub(config.folder):
-        return Path(config.folder).resolve()
+        return resolved(Path(config.folder))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

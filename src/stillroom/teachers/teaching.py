@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stillroom.errors import DataError, StoreError, TeacherError, UsageError, unknown
-from stillroom.files import lines_atomic, numbered_lines
+from stillroom.files import lines_atomic, numbered_lines, resolved
 from stillroom.progress import say
 from stillroom.records import Problem, Rationale
 from stillroom.teachers import TEACHERS, prompts
@@ -91,7 +91,7 @@ def row_of(problem: Problem, teacher: str, granularity: int | None, format: str,
 
 def check_output(output: Path, *sources: Path) -> None:
     """Raises `UsageError` or `StoreError` for a file that cannot be written, before anything is asked."""
-    if output.resolve() in {source.resolve() for source in sources}:
+    if resolved(output) in {resolved(source) for source in sources}:
         raise UsageError(f"{output} is what is read: give another file with -o")
     if output.is_dir():
         raise UsageError(f"{output} is a folder: give a file with -o")
