@@ -199,6 +199,13 @@ def test_files_that_lack_a_thought_are_refused(folder: Path, tmp_path: Path) -> 
     save_file({name: v[:4].contiguous() for name, v in vectors.items()}, tmp_path / "test.safetensors")
     with pytest.raises(DataError, match="do not belong together"):
         tables.read(tmp_path, "test")
+    hiddens_NKd = vectors["hiddens_NKd"]
+    save_file({**vectors, "hiddens_NKd": hiddens_NKd[:4].contiguous()}, tmp_path / "test.safetensors")
+    with pytest.raises(DataError, match="do not belong together"):
+        tables.read(tmp_path, "test")
+    save_file({"thoughts_NKd": vectors["thoughts_NKd"]}, tmp_path / "test.safetensors")
+    with pytest.raises(DataError, match=r"not traces .*hiddens_NKd"):
+        tables.read(tmp_path, "test")
     vectors["thoughts_NKd"][2, 1, 0] = torch.nan
     save_file(vectors, tmp_path / "test.safetensors")
     with pytest.raises(DataError, match="sum-2: a thought is not finite"):
@@ -268,9 +275,9 @@ def test_what_a_model_says_steers_no_terminal(
     assert len(said.output.split("2J")) == 4
 
 
-def _renamed(found: tables.Traces) -> tuple[tuple[tables.Trace, ...], torch.Tensor, torch.Tensor]:
+def _renamed(found: tables.Traces) -> tuple[tuple[tables.Trace, ...], torch.Tensor]:
     rows = tuple(trace.model_copy(update={"question": f"{trace.question} And then?"}) for trace in found.rows)
-    return rows, found.thoughts_NKd, found.hiddens_NKd
+    return rows, found.thoughts_NKd
 
 
 def test_the_door_writes_traces(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def ask(student: Student, reader: Reader, problem: str, query: str, new_tokens: 
     config = TraceConfig(new_tokens=new_tokens)
     prompts = fitting(student, [one], new_tokens)
     rows, vectors = traced(student, fingerprint(student), [one], prompts, config)
-    traces = Traces(tuple(rows), vectors["thoughts_NKd"], vectors["hiddens_NKd"])
+    traces = Traces(tuple(rows), vectors["thoughts_NKd"])
     strategy, step = questions.find(query) or ("settled", None)  # any that is shown whole, for words of one's own
     asked = Asked(0, one.id, strategy, step, query, "")
     (said,) = answers(reader, traces, [asked], new_tokens)

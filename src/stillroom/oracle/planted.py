@@ -30,7 +30,7 @@ def planted(problems: Sequence[Problem], thoughts: int, width: int, noise: float
         for i, step in enumerate(problem.steps[:thoughts]):
             vectors_NKd[row, i] += codes[step.value]
     rows = [_trace(problem, thoughts) for problem in problems]
-    return Traces(tuple(rows), vectors_NKd, vectors_NKd)
+    return Traces(tuple(rows), vectors_NKd)
 
 
 def _code(value: str, width: int, code: int) -> torch.Tensor:

@@ -277,5 +277,4 @@ def answers(
 
 def with_thoughts_of(traces: Traces, order: Sequence[int]) -> Traces:
     """The same traces with the thoughts of others in place of their own: row n thinks what row `order[n]` thought."""
-    index = torch.tensor(order)
-    return replace(traces, thoughts_NKd=traces.thoughts_NKd[index], hiddens_NKd=traces.hiddens_NKd[index])
+    return replace(traces, thoughts_NKd=traces.thoughts_NKd[torch.tensor(order)])

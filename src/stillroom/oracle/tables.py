@@ -47,11 +47,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Traces:
-    """Traces of one student: `thoughts_NKd` are the vectors consumed, `hiddens_NKd` the states they were made of."""
+    """Traces of one student: `thoughts_NKd` are the vectors consumed. The states that they were made of stay on disk,
+    as `hiddens_NKd`: nothing that reads traces asks for them."""
 
     rows: tuple[Trace, ...]
     thoughts_NKd: Tensor
-    hiddens_NKd: Tensor
 
     @property
     def student(self) -> str:
@@ -132,16 +132,16 @@ def read(folder: Path, name: str) -> Traces:
     table, tensors = paths(folder, name)
     try:
         found = pq.read_table(table, schema=SCHEMA).to_pylist()
-        vectors = load_file(tensors)
-        thoughts_NKd, hiddens_NKd = (vectors[vector] for vector in VECTORS)
-    except (OSError, KeyError, pa.ArrowException, SafetensorError) as error:
+        with safe_open(tensors, "pt") as file:
+            thoughts_NKd, shapes = file.get_tensor(VECTORS[0]), [file.get_slice(name).get_shape() for name in VECTORS]
+    except (OSError, pa.ArrowException, SafetensorError) as error:
         told = str(error).splitlines()[0]
         raise DataError(
             f"{folder / name}: not traces ({told}): `stillroom trace` writes a table and its tensors"
         ) from None
     rows = tuple(_trace(row) for row in found)
-    _check(rows, thoughts_NKd, hiddens_NKd, str(folder / name))
-    return Traces(rows, thoughts_NKd, hiddens_NKd)
+    _check(rows, thoughts_NKd, shapes, str(folder / name))
+    return Traces(rows, thoughts_NKd)
 
 
 def _trace(row: dict[str, Any]) -> Trace:
@@ -149,11 +149,11 @@ def _trace(row: dict[str, Any]) -> Trace:
     return Trace(**{**row, "thoughts": thoughts, "outputs": dict(row["outputs"]), "losses": dict(row["losses"])})
 
 
-def _check(rows: Sequence[Trace], thoughts_NKd: Tensor, hiddens_NKd: Tensor, where: str) -> None:
+def _check(rows: Sequence[Trace], thoughts_NKd: Tensor, shapes: Sequence[list[int]], where: str) -> None:
     again = "collect the traces again"
     if not rows:
         raise DataError(f"{where}: no trace in it; {again}")
-    if thoughts_NKd.shape != hiddens_NKd.shape or len(rows) != len(thoughts_NKd):
+    if shapes[0] != shapes[1] or len(rows) != len(thoughts_NKd):
         raise DataError(
             f"{where}: {len(rows)} rows, vectors for {len(thoughts_NKd)}: these files do not belong together"
         )
