@@ -77,6 +77,14 @@ def test_a_key_that_stands_twice_is_an_error(text: str) -> None:
         read_yaml(text, "f")
 
 
+@pytest.mark.parametrize(
+    "text", ["a: 0x" + "f" * 5000, "? 0b" + "1" * 20000 + "\n: a", "a: " + ":".join(["59"] * 3000)]
+)
+def test_a_number_that_no_json_could_hold_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"f: not valid YAML: Exceeds the limit"):
+        read_yaml(text, "f")
+
+
 def test_a_recipe_file_is_a_mapping_in_utf8(tmp_path: Path) -> None:
     path = tmp_path / "r.yaml"
     for content, told in ((b"- 1\n", "this is a list"), (b"", "this is a NoneType"), (b"a: \xff", "UTF-8")):

@@ -134,13 +134,16 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def _written_out(data: Any, known: dict[int, int]) -> int:
-    """How many values the data holds with its aliases written out. Raises `ValueError` for one inside of itself."""
+    """How many values the data holds with its aliases written out. Raises `ValueError` for one inside of itself, and
+    for a number of thousands of digits, which hexadecimal ones are read to and JSON does not write."""
     if not isinstance(data, dict | list):
+        str(data)
         return 1
     if known.get(id(data)) == 0:
         raise ValueError("an alias (*name) stands inside of what it names")
     if id(data) not in known:
         known[id(data)] = 0
+        str([*data] if isinstance(data, dict) else "")
         parts = data.values() if isinstance(data, dict) else data
         known[id(data)] = 1 + sum(_written_out(part, known) for part in parts)
     return known[id(data)]
