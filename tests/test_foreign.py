@@ -25,6 +25,10 @@ def test_a_config_that_its_weights_hold_is_taken(folder: Path) -> None:
     ("config", "told"),
     [
         ({"vocab_size": 10**9, "hidden_size": 8}, "vocab_size 1000000000 × hidden_size 8"),
+        ({"hidden_size": 8, "num_local_experts": 10**9}, "hidden_size 8 × num_local_experts 1000000000"),
+        ({"n_embd": 8, "n_inner": 10**9}, "n_embd 8 × n_inner 1000000000"),
+        ({"num_labels": 10**9}, "num_labels 1000000000"),
+        ({"vocab_size": 10**400, "hidden_size": 2.5}, "vocab_size 10+ × hidden_size 2.5"),
         ({"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000"),
         ({"text_config": {"vocab_size": 10**9, "hidden_size": 8}}, "vocab_size 1000000000 × hidden_size 8"),
     ],

@@ -19,8 +19,11 @@ LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 SIZES = (
     ("vocab_size", "hidden_size"), ("vocab_size", "n_embd"), ("hidden_size", "intermediate_size"),
     ("n_positions", "n_embd"), ("hidden_size", "num_attention_heads", "head_dim"),
+    ("hidden_size", "num_key_value_heads", "head_dim"), ("n_embd", "n_inner"), ("hidden_size", "ffn_dim"),
+    ("vocab_size", "word_embed_proj_dim"), ("hidden_size", "moe_intermediate_size"), ("hidden_size", "num_experts"),
+    ("hidden_size", "num_local_experts"), ("hidden_size", "n_routed_experts"), ("num_labels",),
 )  # fmt: skip
-"""Numbers of a config whose product is that of the values of one tensor."""
+"""Numbers of a config whose product is that of the values of one tensor (of labels: of the entries of a table)."""
 MOST_A_BYTE = 8
 """Values that a byte of weights may stand for; of four bits it is two."""
 SHOWN = 3
@@ -40,12 +43,19 @@ def refuse_hostile(folder: Path, config: dict[str, Any]) -> None:
     for names in [(name,) for name in LAYERS] + list(SIZES):
         numbers = [said[name] for name in names if isinstance(said.get(name), int | float)]
         most = tensors if names[0] in LAYERS else MOST_A_BYTE * held
-        if len(numbers) == len(names) and not math.prod(numbers) <= most:
+        if len(numbers) == len(names) and _above(numbers, most):
             told = " × ".join(f"{name} {said[name]}" for name in names)
             raise DataError(
                 f"{folder / 'config.json'}: {told} is more than its weights hold ({tensors} tensors, {held} bytes): "
                 "fetch config and weights of one model"
             )
+
+
+def _above(numbers: Iterable[int | float], most: int) -> bool:
+    try:
+        return not math.prod(numbers) <= most
+    except OverflowError:  # a whole number beyond all floats, times a fraction
+        return True
 
 
 def _measured(files: Iterable[Path]) -> tuple[int, int]:
