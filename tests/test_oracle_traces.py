@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from stillroom.cli import app
-from stillroom.errors import DataError, UsageError
+from stillroom.errors import DataError, StillroomError, UsageError
 from stillroom.evaluation.thinking import strangers
 from stillroom.oracle import (
     QuestionsConfig,
@@ -257,6 +257,15 @@ def test_one_problem_is_asked_about(folder: Path, tmp_path: Path) -> None:
         asking.ask(thinker(1), reader, PROBLEMS[1].question, settled)
     with pytest.raises(UsageError, match="holds no reader of this student"):
         asking.find_reader(tmp_path / "store", who)
+    entrance = tmp_path / "reader" / readers.ENTRANCE
+    save_file({"other": torch.zeros(2)}, entrance)
+    with pytest.raises(DataError, match="the way of thoughts into this reader cannot be opened"):
+        readers.load(tmp_path / "reader")
+    for written, said in (("{", "not readable as JSON"), ("{}", "arm: Field required")):
+        (tmp_path / "reader" / readers.READER).write_text(written)
+        with pytest.raises(ValueError, match=said) as told:
+            readers.load(tmp_path / "reader")
+        assert isinstance(told.value, StillroomError)
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -25,7 +25,8 @@ from stillroom.activations import added
 from stillroom.config import Config
 from stillroom.decoding import decode, plan
 from stillroom.errors import DataError, UsageError
-from stillroom.files import read_json, write_json
+from stillroom.files import write_json
+from stillroom.foreign import opening, settings_of
 from stillroom.oracle.prompts import Prompt, arm, prompts, said, texts
 from stillroom.oracle.questions import Asked
 from stillroom.oracle.tables import Traces
@@ -161,20 +162,21 @@ def save(reader: Reader, folder: Path) -> None:
 
 
 def load(folder: Path, device: str = "cpu") -> Reader:
-    """A reader from its folder. Raises `DataError` for a folder that is none."""
+    """A reader from its folder. Raises `DataError` for a folder that is none, or is not as it was written."""
     if not (folder / READER).is_file():
         raise DataError(
             f"{folder}: no {READER}, so this is no reader's folder; the stage `reader` of a recipe makes one"
         )
-    told = Told.model_validate(read_json(folder / READER))
+    told = Told.parse(settings_of(folder / READER), str(folder / READER))
     student = students.load(folder, device).plain()
     if not arm(told.arm).injects:
         return Reader(student, told)
     if not (folder / ENTRANCE).is_file():
         raise DataError(f"{folder}: no {ENTRANCE}, by which thoughts get into this reader; run its recipe again")
-    weights = load_file(folder / ENTRANCE)
-    entrance = Entrance(weights["centre_Kd"], int(plain(student.model).config.get_text_config().hidden_size))
-    entrance.load_state_dict(weights)
+    with opening(str(folder), "the way of thoughts into this reader"):
+        weights = load_file(folder / ENTRANCE)
+        entrance = Entrance(weights["centre_Kd"], int(plain(student.model).config.get_text_config().hidden_size))
+        entrance.load_state_dict(weights)
     return Reader(student, told, entrance.to(device))
 
 
