@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from architectures import NAMES, tiny
@@ -12,8 +13,9 @@ from stillroom.decoding import decode
 from stillroom.errors import DataError, UsageError
 from stillroom.files import write_lines
 from stillroom.records import Lesson
-from stillroom.students import StudentConfig, load, make_student
+from stillroom.students import Manner, StudentConfig, load, make_student
 from stillroom.students.adapters import AdapterConfig
+from stillroom.students.folders import Origin, open_weights
 from stillroom.students.pretrained import Pretrained, make_pretrained
 from stillroom.students.sft import encode
 from stillroom.training import FitConfig
@@ -106,6 +108,12 @@ def test_a_folder_that_is_no_model_pickled_or_brings_code_is_refused(tmp_path: P
     (coded / "config.json").write_text(text.replace("{", '{"auto_map": {"AutoModelForCausalLM": "evil.Model"},', 1))
     (coded / "evil.py").write_text("raise SystemExit('run')\n")
     refused(coded, "this model brings its own code; set trust_remote_code=true")
+    lacking = model_folder(tmp_path / "lacking", "llama")
+    weights = load_file(lacking / "model.safetensors")
+    del weights["model.layers.1.mlp.down_proj.weight"]
+    save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"its weights lack model\.layers\.1\.mlp\.down_proj\.weight"):
+        open_weights(Origin(source=str(lacking)), Manner(), "cpu")
     pickled = model_folder(tmp_path / "pickled", "llama")
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     refused(pickled, r"no weights in safetensors, .* use stillroom import")

@@ -23,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from stillroom.config import Config
 from stillroom.errors import DataError
 from stillroom.files import write_json
-from stillroom.foreign import opening, refuse_hostile, settings_of
+from stillroom.foreign import first_of, opening, refuse_hostile, settings_of
 from stillroom.quantised import four_bits
 from stillroom.students import adapters
 from stillroom.students.prompts import Style, prompts_ids, stop_ids
@@ -129,13 +129,16 @@ class Student:
 
 
 def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel:
-    """The origin's model. Raises `DataError` for a folder that is no model's, pickled weights, or code not trusted."""
+    """The origin's model. Raises `DataError` for a folder that is no model's, weights pickled or missing, or code not
+    trusted."""
     folder = Path(origin.source)
     if folder.is_dir():
         refuse_folder(folder, origin)
     settings: dict[str, Any] = {"quantization_config": four_bits(device)} if manner.quantised else {}
+    opener: Any = AutoModelForCausalLM
+    model: PreTrainedModel
     with opening(origin.source, "the model"):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, told = opener.from_pretrained(
             origin.source,
             revision=origin.revision,
             dtype=DTYPES[manner.dtype],
@@ -143,7 +146,13 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
             trust_remote_code=origin.trust_remote_code,
             use_safetensors=True,
             local_files_only=folder.is_dir(),
+            output_loading_info=True,
             **settings,
+        )
+    if missing := sorted(told["missing_keys"]):
+        raise DataError(
+            f"{origin.source}: its weights lack {first_of(missing)}, and random ones in their place would go unseen: "
+            "fetch the folder again, or save it again with all of its tensors"
         )
     return model if manner.quantised else model.to(device)  # type: ignore[arg-type]
 
