@@ -226,13 +226,19 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.ours, text.encode())
 
+    def read(self, wanted: str) -> bytes:
+        try:
+            return os.read(self.ours, 1 << 16)
+        except OSError:  # how a pseudo-terminal says that nobody holds its other end
+            raise AssertionError(f"it ended before {wanted!r} came: {self.sent[-2000:]!r}") from None
+
     def until(self, wanted: str, seconds: float = 120) -> str:
         """What is sent up to the first place where this stands."""
         end = time.monotonic() + seconds
         while wanted not in self.sent:
             assert time.monotonic() < end, f"{wanted!r} did not come: {self.sent[-2000:]!r}"
             if select.select([self.ours], [], [], 1)[0]:
-                self.sent += self.decoder.decode(os.read(self.ours, 1 << 16))
+                self.sent += self.decoder.decode(self.read(wanted))
         before, _, self.sent = self.sent.partition(wanted)
         return before
 
@@ -240,7 +246,7 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     student = toys.student()
-    thinks = Manner(thoughts=Thoughts(count=2, begin="Ann", end="has", projected=False))
+    thinks = Manner(thoughts=Thoughts(count=2, begin="Ann", end="gets", projected=False))
     students.save(students.Student(student.model, student.tokenizer, thinks), tmp_path)
     made = Terminal(tmp_path, 100)
     yield made

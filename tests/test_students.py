@@ -121,3 +121,18 @@ def test_a_tokenizer_without_pauses_and_without_an_unknown_token_is_asked_all_th
     asked = Student(student().model, llama3_like(), Manner())
     assert asked.pauses() == []
     assert asked.prompt("Why?")
+
+
+@pytest.mark.parametrize(
+    ("manner", "told"),
+    [
+        ({"pauses": 10**9}, r"1000000000 pauses or thoughts leave no room in a context of \d+ tokens"),
+        ({"thoughts": {"count": 2, "begin": "zzz", "projected": False}}, "its tokenizer has no token 'zzz'"),
+    ],
+)
+def test_a_manner_that_cannot_be_asked_is_refused(manner: dict[str, object], told: str, tmp_path: Path) -> None:
+    save(student("llama"), tmp_path)
+    file = tmp_path / "student.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | manner))
+    with pytest.raises(DataError, match=told):
+        load(tmp_path)

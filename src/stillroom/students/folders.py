@@ -266,7 +266,27 @@ def load(folder: Path, device: str = "cpu", quantised: bool = False, dtype: str 
         model.eval()
         thinks = manner.thoughts is not None and manner.thoughts.projected
         made = load_projection(folder, device) if thinks else None
-    return Student(model, tokenizer, manner, made.to(DTYPES[dtype]) if made is not None and dtype else made)
+    student = Student(model, tokenizer, manner, made.to(DTYPES[dtype]) if made is not None and dtype else made)
+    _refuse_unaskable(student, folder)
+    return student
+
+
+def _refuse_unaskable(student: Student, folder: Path) -> None:
+    """Raises `DataError` for a manner that its tokenizer or its context does not allow."""
+    thoughts, pauses = student.manner.thoughts, student.manner.pauses
+    named = [*([PAUSE] if pauses else ()), *((thoughts.begin, thoughts.end) if thoughts else ())]
+    unknown = [token for token in named if token not in student.tokenizer.get_vocab()]
+    if unknown:
+        raise DataError(
+            f"{folder / MANNER}: its tokenizer has no token {unknown[0][:40]!r}, a pause or an end of thoughts: "
+            "copy the student's folder anew, tokenizer and all"
+        )
+    silent = max(pauses, thoughts.count if thoughts else 0)
+    if silent >= student.context:
+        raise DataError(
+            f"{folder / MANNER}: {silent} pauses or thoughts leave no room in a context of {student.context} tokens: "
+            "copy the student's folder anew"
+        )
 
 
 def origin_of(folder: Path, manner: Manner) -> Origin:
