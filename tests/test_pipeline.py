@@ -313,6 +313,15 @@ def test_a_pretrained_base_brings_the_founding_settings_unless_they_are_given() 
     assert fit("fit={updates: 7, learning_rate: 1e-3}")["learning_rate"] == 1e-3
 
 
+def test_a_pretrained_base_is_opened_before_its_teacher_is_asked() -> None:
+    made = plan("abacus-small", "base={pretrained: {source: ./none}}", "lenses={}", "seeds=[0, 1]")
+    kinds = [stage.stage for stage in made]
+    assert kinds.index("base") < kinds.index("rationales")
+    assert "base" not in {stage.stage for stage in upto(made, "kept")}
+    kinds = [stage.stage for stage in plan("abacus-small")]
+    assert kinds.index("base") > kinds.index("rationales")  # from scratch it learns its language from them
+
+
 def test_a_file_whose_name_no_disk_takes_is_told_as_absent() -> None:
     cells = load_recipe("abacus-small", [f"teacher={{name: recorded, dataset: t, file: {'x' * 5000}}}"])
     with pytest.raises(DataError, match="x…: no such file") as caught:
