@@ -7,6 +7,7 @@ from pydantic import Field
 
 from stillroom.config import Config, override, read_recipe, read_yaml
 from stillroom.errors import ConfigError
+from stillroom.recipes import load_recipe
 
 
 class Inner(Config):
@@ -128,6 +129,13 @@ def test_a_malformed_override_is_named(assignment: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         override({"t": 5}, [assignment])
     assert told in str(caught.value)
+
+
+def test_the_example_of_a_malformed_override_is_a_field_of_a_recipe() -> None:
+    with pytest.raises(ConfigError, match="as in ") as caught:
+        override({}, ["justaword"])
+    example = str(caught.value).rpartition(" as in ")[2]
+    assert load_recipe("abacus-small", [example])[""].students["latent"].thoughts == 6
 
 
 class Middle(Config):

@@ -145,10 +145,10 @@ def test_a_changed_data_file_changes_the_key(tmp_path: Path) -> None:
         (("abacus", "fit.updates=0"), ConfigError, "fit.updates: Input should be greater than or equal to 1, given 0"),
         (("abacus", "fit.updates=many"), ConfigError, 'fit.updates: Input should be a valid integer, given "many"'),
         (("abacus", "students.twin={variant: normal, twin_of: norml}"), ConfigError, "did you mean 'normal'"),
-        (("abacus", "seeds=[1, 0, 1]"), ConfigError, "seeds: Value error, a seed stands twice"),
+        (("abacus", "seeds=[1, 0, 1]"), ConfigError, "seeds: a seed stands twice"),
         (("abacus", "settings.device=tpu"), ConfigError, "settings.device: String should match pattern"),
         (("abacus", "task.steps=true"), ConfigError, "steps"),
-        (("abacus", "base.scratch.width=100"), ConfigError, "base.scratch: Value error, width 100 must be a multiple"),
+        (("abacus", "base.scratch.width=100"), ConfigError, "base.scratch: width 100 must be a multiple"),
         (
             ("abacus", "students={../up: {variant: normal}}"),
             ConfigError,
@@ -277,7 +277,7 @@ def test_combinations_that_come_to_the_same_experiment_are_one(tmp_path: Path) -
 
 
 def test_the_teacher_of_the_base_needs_a_tokenizer_for_any_word() -> None:
-    with pytest.raises(ConfigError, match="base: Value error, `teacher` is for a base from scratch"):
+    with pytest.raises(ConfigError, match="base: `teacher` is for a base from scratch"):
         plan("abacus-small", "base.teacher={name: worked}")
 
 
@@ -311,6 +311,15 @@ def test_a_pretrained_base_brings_the_founding_settings_unless_they_are_given() 
     assert lora["learning_rate"] == 2e-4
     assert fit("fit={updates: 7, learning_rate: 1e-3}")["epochs"] is None
     assert fit("fit={updates: 7, learning_rate: 1e-3}")["learning_rate"] == 1e-3
+
+
+def test_a_pretrained_base_is_opened_before_its_teacher_is_asked() -> None:
+    made = plan("abacus-small", "base={pretrained: {source: ./none}}", "lenses={}", "seeds=[0, 1]")
+    kinds = [stage.stage for stage in made]
+    assert kinds.index("base") < kinds.index("rationales")
+    assert "base" not in {stage.stage for stage in upto(made, "kept")}
+    kinds = [stage.stage for stage in plan("abacus-small")]
+    assert kinds.index("base") > kinds.index("rationales")  # from scratch it learns its language from them
 
 
 def test_a_file_whose_name_no_disk_takes_is_told_as_absent() -> None:

@@ -47,6 +47,12 @@ def test_a_bad_line_is_named_and_its_neighbours_are_graded(line: bytes) -> None:
     assert BAD[line] in told[0][1]
 
 
+def test_verdicts_that_could_not_be_written_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    done = call("-", "-o", str(tmp_path / "none" / "v.jsonl"), stdin=json.dumps(GOOD).encode())
+    assert done.returncode == 2
+    assert b"v.jsonl stands in a folder that does not exist; name a file in a folder that exists" in done.stderr
+
+
 def test_each_line_comes_back_with_its_verdict_in_order() -> None:
     rows = [{**GOOD, "id": n, "kind": ("math", "numeric")[n % 2], "gold": str(n % 9)} for n in range(40)]
     out = [json.loads(line) for line in grade_lines((json.dumps(row).encode() for row in rows), pytest.fail)]

@@ -84,9 +84,10 @@ def _explain(cls: type[BaseModel], detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return unknown("key", field, _siblings(cls, detail["loc"]))
     given = "" if detail["type"] in ("missing", SECRET) else f", given {json.dumps(detail['input'], default=str)[:80]}"
+    told = detail["msg"].removeprefix("Value error, ")  # pydantic's words before a rule's own
     if not detail["loc"] and detail["type"] == "value_error":  # a rule over several fields: it names them itself
-        return detail["msg"].removeprefix("Value error, ")
-    return f"{field}: {detail['msg']}{given}"
+        return told
+    return f"{field}: {told}{given}"
 
 
 def _siblings(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
@@ -169,7 +170,7 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         dotted, equals, text = assignment.partition("=")
         told = f"override {assignment[:SHOWN]!r}"
         if not equals or not all(dotted.split(".")):
-            raise ConfigError(f"{told}: expected key=value, as in students.latent.thoughts=6")
+            raise ConfigError(f"{told}: expected key=value, as in students.latent.codi.thoughts=6")
         *parents, last = dotted.split(".")
         node = result
         for part in parents:

@@ -1,6 +1,7 @@
 """The application that commands are added to, and what they share."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from functools import wraps
@@ -20,6 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Distils chains of thought and looks inside what comes out.",
 )
+STORED = re.compile(r"(base|student)/[0-9a-f]{1,16}")
+"""A model's name in the store, as `stillroom list` prints it or cut short."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Copy the result to this file.")]
 
@@ -82,10 +85,25 @@ def refuse_existing(target: Path | None) -> None:
 
 
 def student_folder(name: str) -> Path:
-    """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short; not damaged."""
+    """A student by its folder, or by its name in the store, `student/KEY`, whose key may be cut short; not damaged.
+
+    Raises `UsageError` for a name of the store that begins none of its folders or several, and for a `./folder` that is
+    not there: neither is anything that the hub could have.
+    """
     refuse_name(name)
     found = [] if Path(name).is_dir() else _beginning(name)
-    folder = refuse_damaged(found[0] if len(found) == 1 else Path(name))
+    if len(found) > 1:
+        these = ", ".join(str(path.relative_to(store_root())) for path in found[:5])
+        raise UsageError(f"{name} is the beginning of {len(found)} folders of the store ({these}): write more of it")
+    if not found and not Path(name).is_dir():
+        if STORED.fullmatch(name):
+            raise UsageError(
+                f"{name}: there is no such folder here, and no folder of the store {store_root()} begins so: "
+                "`stillroom list` prints the names"
+            )
+        if name.startswith("./"):
+            raise UsageError(f"{name}: there is no such folder here: look at the path")
+    folder = refuse_damaged(found[0] if found else Path(name))
     refuse_code(folder)
     return folder
 

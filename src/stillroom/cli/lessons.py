@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stillroom.cli.app import Json, app, emit, store_root
+from stillroom.cli.app import Json, app, emit, refuse_output, store_root
 from stillroom.errors import UsageError
 
 
@@ -150,6 +150,7 @@ def grade(
     from stillroom.files import stream_atomic
     from stillroom.tasks.grading import grade_lines
 
+    refuse_output(output)
     bad: list[int] = []
 
     def complain(number: int, reason: str) -> None:

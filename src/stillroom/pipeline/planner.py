@@ -63,8 +63,12 @@ class Planner:
             first = school.taught(" of the base", recipe.base.teacher, problems)
         made = {stage.key: stage for stage in (*first, *taught)}  # the base's own teacher may be the recipe's
         obeyed = list(school.obeyed(made.values()))
-        experiment = self._experiment(school, problems, taught[-1], first[-1], tests, gate, obeyed)
-        return [problems, *tests.values(), gate, *made.values(), *obeyed, *experiment]
+        experiment = list(self._experiment(school, problems, taught[-1], first[-1], tests, gate, obeyed))
+        elsewhere = {stage.key for stage in experiment if stage.stage == "base" and not stage.parents}
+        opened = [stage for stage in experiment if stage.key in elsewhere]
+        rest = [stage for stage in experiment if stage.key not in elsewhere]
+        # a model that is not there, or may not be had, is told before a teacher is paid
+        return [problems, *tests.values(), gate, *opened, *made.values(), *obeyed, *rest]
 
     def _experiment(
         self,
