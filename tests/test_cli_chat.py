@@ -261,7 +261,7 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     student = toys.student()
-    thinks = Manner(thoughts=Thoughts(count=2, begin="Ann", end="gets", projected=False))
+    thinks = Manner(thoughts=Thoughts(count=2, begin="Ann", end=" has", projected=False))
     students.save(students.Student(student.model, student.tokenizer, thinks), tmp_path)
     made = Terminal(tmp_path, 100)
     yield made

@@ -68,7 +68,7 @@ def test_pauses_and_thoughts_are_counted() -> None:
 
 def test_a_student_that_thinks_pays_for_its_thoughts_and_their_network() -> None:
     one = student()
-    told = Thoughts(count=3, begin="Ann", end="gets")
+    told = Thoughts(count=3, begin="Ann", end=" has")
     thinking = replace(one, manner=one.manner.model_copy(update={"thoughts": told}), projection=mlp(16, 8))
     (problem, *_) = sums(1)
     said = [Prediction(problem=problem.id, text="", tokens=1, stopped=False)]

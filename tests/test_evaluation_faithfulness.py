@@ -205,7 +205,7 @@ def test_finished_runs_are_not_asked_again(tmp_path: Path, monkeypatch) -> None:
 
 def test_a_student_that_thinks_is_told_by_whose_thoughts_it_had(tmp_path: Path, monkeypatch) -> None:
     one = student()
-    thinking = Student(one.model, one.tokenizer, Manner(thoughts=Thoughts(count=3, begin="Ann", end="gets")))
+    thinking = Student(one.model, one.tokenizer, Manner(thoughts=Thoughts(count=3, begin="Ann", end=" has")))
 
     def thought(_asked: Asked, prompts: Sequence[list[int]], ways: Sequence[Variant]) -> list[list[str]]:
         own = [int(re.findall(r"has (\d+)", one.tokenizer.decode(p))[0]) // 2 for p in prompts]
@@ -232,7 +232,7 @@ def test_a_student_that_thinks_is_told_by_whose_thoughts_it_had(tmp_path: Path, 
 def test_the_stage_asks_a_real_student_that_thinks_twice_alike(tmp_path: Path) -> None:
     parents = {name: workplace(tmp_path / name).out for name in ("student", "problems")}
     one = student(seed=3)
-    told = Thoughts(count=2, begin="Ann", end="gets", projected=False)
+    told = Thoughts(count=2, begin="Ann", end=" has", projected=False)
     save(Student(one.model, one.tokenizer, Manner(thoughts=told)), parents["student"])
     write_lines(parents["problems"] / "test.jsonl", PROBLEMS)
     config = FaithfulnessConfig(problems=6, new_tokens=6, threads=1)
