@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks [--full] [-o FILE]
 
-Each runs with `--quick`, but for `run.py`, which is what `make run` does, and `thoughts.py`, whose ratio is that of a large
-batch; `--full` runs all at full length, as one's own script does. `FILE` (bench.json) gets a line of JSON for each; the exit code is 0 when every figure holds its bar.
+Each runs with `--quick`, but for `run.py`, which is what `make run` does, and `thoughts.py`, whose ratio is that of a
+large batch; `--full` runs all at full length, as one's own script does. `FILE` (bench.json) gets a line of JSON for
+each; the exit code is 0 when every figure holds its bar.
 """
 
 import argparse
