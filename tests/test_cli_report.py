@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stillroom.cli import app
-from stillroom.cli.app import copy
+from stillroom.cli.runs import copy
 from stillroom.report.provenance import SLOT
 from stillroom.store import Stage, Store, Workplace
 

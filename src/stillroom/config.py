@@ -127,6 +127,8 @@ def read_yaml(text: str, where: str) -> Any:
     try:
         data = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
         size = _written_out(data, {})
+        if size <= MOST:
+            json.dumps(_plain(data), default=str)  # a number of thousands of digits is read of hexadecimal, not written
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates, numbers, keys and depths too
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if size > MOST:
@@ -135,16 +137,13 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def _written_out(data: Any, known: dict[int, int]) -> int:
-    """How many values the data holds with its aliases written out. Raises `ValueError` for one inside of itself, and
-    for a number of thousands of digits, which hexadecimal ones are read to and JSON does not write."""
+    """How many values the data holds with its aliases written out. Raises `ValueError` for one inside of itself."""
     if not isinstance(data, dict | list):
-        str(data)
         return 1
     if known.get(id(data)) == 0:
         raise ValueError("an alias (*name) stands inside of what it names")
     if id(data) not in known:
         known[id(data)] = 0
-        str([*data] if isinstance(data, dict) else "")
         parts = data.values() if isinstance(data, dict) else data
         known[id(data)] = 1 + sum(_written_out(part, known) for part in parts)
     return known[id(data)]

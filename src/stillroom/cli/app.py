@@ -67,18 +67,6 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def copy(source: Path, target: Path) -> None:
-    from stillroom.files import write_atomic
-
-    if not source.exists():
-        raise UsageError(
-            f"there is no {source.name} to copy to {target}: run the recipe to its end, without --until; "
-            "a table is made of a sweep"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, source.read_bytes())
-
-
 def refuse_existing(target: Path | None) -> None:
     if target is not None and target.exists():
         raise DataError(f"{target} exists; remove it, or name another folder")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stillroom.cli.app import Json, Output, app, copy, emit, refuse_damaged, store_root
+from stillroom.cli.app import Json, Output, app, emit, refuse_damaged, store_root
 from stillroom.errors import UsageError, unknown
 from stillroom.progress import say
 
@@ -199,6 +199,14 @@ def _refuse_unmade(output: Path | None, last: "Stage") -> None:
     if output is not None and output.suffix in TABLES and "comparison" not in last.parents:
         known = " or ".join(PAGES)
         raise UsageError(f"-o {output}: a table is made of a whole sweep, and this is none: name a {known} file")
+
+
+def copy(table: Path, output: Path) -> None:
+    """A sweep's table, as the store has it."""
+    from stillroom.files import write_atomic
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(output, table.read_bytes())
 
 
 def _hand_out(report: Path, output: Path, journal: Path) -> None:

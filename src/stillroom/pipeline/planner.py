@@ -64,10 +64,9 @@ class Planner:
         made = {stage.key: stage for stage in (*first, *taught)}  # the base's own teacher may be the recipe's
         obeyed = list(school.obeyed(made.values()))
         experiment = list(self._experiment(school, problems, taught[-1], first[-1], tests, gate, obeyed))
-        elsewhere = {stage.key for stage in experiment if stage.stage == "base" and not stage.parents}
-        opened = [stage for stage in experiment if stage.key in elsewhere]
-        rest = [stage for stage in experiment if stage.key not in elsewhere]
         # a model that is not there, or may not be had, is told before a teacher is paid
+        opened = [stage for stage in experiment if stage.stage == "base" and not stage.parents]
+        rest = [stage for stage in experiment if stage.stage != "base" or stage.parents]
         return [problems, *tests.values(), gate, *opened, *made.values(), *obeyed, *rest]
 
     def _experiment(
