@@ -249,3 +249,16 @@ def test_a_run_is_what_nothing_was_made_from_and_its_lineage_has_parents_first(t
     assert list(holdings.depths(made).values()) == [0, 1, 2]
     with pytest.raises(UsageError, match="choose another run"):
         holdings.lineage(store, "../../etc/passwd")
+
+
+def test_no_event_makes_a_table_of_all_before_it_so_memory_does_not_grow_with_answers() -> None:
+    page = pytest.importorskip("stillroom.studio.page", exc_type=ImportError)
+
+    async def made() -> Any:  # its locks want a loop that runs
+        return page.gr.Blocks().queue()._queue
+
+    queue = asyncio.run(made())
+    queue.events_recorded = 10_000
+    event = {"function": "ask", "status": "success", "process_time": 1.0}
+    assert queue.compute_analytics_summary([event]) == {"functions": {}}
+    assert queue.ANALYTICS_MAX_EVENTS <= 100

@@ -1,5 +1,8 @@
 """Where torch computes, and with how many threads: set explicitly by every stage, since both can change the bits."""
 
+import contextlib
+import ctypes
+import gc
 import os
 
 import torch
@@ -24,3 +27,14 @@ def use(device: str, threads: int) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UsageError(f"device {device!r} cannot be used here ({reason}); try device=cpu or device=auto") from None
     return chosen
+
+
+def give_back() -> None:
+    """Give memory that nothing uses back to the system, where several processes share it.
+
+    After tensors of many shapes came and went, glibc's heap keeps pages that are free between some that are not.
+    """
+    gc.collect()
+    torch.cuda.empty_cache()  # nothing where CUDA was not used
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # of another C library: it has no such call
+        ctypes.CDLL(None).malloc_trim(0)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stillroom.devices import give_back
 from stillroom.errors import ClusterError, StillroomError, UsageError
 from stillroom.pipeline.running import given
 from stillroom.progress import meter
@@ -104,6 +105,7 @@ def work(visit: Visit, stage: Stage, share: tuple[int, int] | None, *parents: No
         store.ensure(stage, **visit.settings)
     else:
         store.part(stage, share, **visit.settings)
+    give_back()
 
 
 def _submit(ray: Any, plan: Sequence[Stage], store: Store, settings: Settings, room: Room) -> Iterator[Any]:

@@ -1,11 +1,16 @@
 """The page: tabs, and which function answers which event. What these do and how it looks is in the other modules."""
 
 import os
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before it is imported: nothing is sent anywhere
+# Before it is imported: nothing is sent anywhere, and no table of all events so far is made anew at each of them, which
+# would take more memory with every answer.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "100"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(sys.maxsize)
 
 import gradio as gr
 import plotly.io
