@@ -10,6 +10,7 @@ each; the exit code is 0 when every figure holds its bar.
 import argparse
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -36,7 +37,9 @@ def main() -> None:
     missed, results = [], []
     for script in sorted(path for path in HERE.glob("*.py") if path.stem not in {"__main__", "figures"}):
         print(script.stem, flush=True)
+        began = time.monotonic()
         printed, code = lines(script, *([] if asked.full or script.stem in WHOLE else ["--quick"]))
+        print(f"  {time.monotonic() - began:.0f} s", flush=True)
         results += [line for line in printed[-1:] if line.startswith("{")]
         missed += [script.stem] if code else []
     asked.output.write_text("".join(results))

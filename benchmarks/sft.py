@@ -5,7 +5,8 @@
 Two scratch Llamas from the same initial weights, on the same lessons in tokens, with the same batch, precision
 (bfloat16 autocast), optimizer and schedule. TRL is first timed in each of its ways and trains to the end in the
 fastest; losses are compared after the same updates, for which it is given our batches in our order. The wide model
-learns recorded SVAMP rationales if STILLROOM_DATA holds them, else abacus lessons too.
+learns recorded SVAMP rationales if STILLROOM_DATA (else `shared/data` beside the checkout) holds them, else abacus
+lessons too.
 """
 
 import copy
@@ -75,10 +76,10 @@ CASES = (
 
 def lessons(case: Case) -> list[Lesson]:
     """The task's training problems with the teacher's rationales, as `normal` is shown them."""
-    data = Path(os.environ.get("STILLROOM_DATA", ""))
+    data = Path(os.environ.get("STILLROOM_DATA") or Path(__file__).parents[2] / "shared" / "data")
     told = case
     if case.task == "svamp" and not (data / "teacher_cot.jsonl").exists():
-        print("  STILLROOM_DATA has no teacher_cot.jsonl: abacus lessons in its place")
+        print(f"  {data} has no teacher_cot.jsonl: abacus lessons in its place")
         told = case._replace(task="abacus", teacher={"name": "worked"})
     task, teacher = TASKS[told.task], TEACHERS[told.teacher["name"]]
     settings = {"name": told.task, **({"train": 6000, "narrated": 3} if told.task == "abacus" else {})}
