@@ -34,9 +34,6 @@ OBJECTS = 100 << 20
 """Bytes that Ray keeps in memory for results: ours lie in the store."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 """Nothing about a run leaves its machines, and every line of every worker is shown; both unless set otherwise."""
-SPARING = {"MALLOC_ARENA_MAX": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
-"""Workers share a machine's memory: one heap each, and room for less of what oneDNN keeps of every shape of a product
-(.3 MB; texts of all lengths have many), which is soon made again. No result changes; both unless set otherwise."""
 
 
 def run(plan: Sequence[Stage], store: Store, settings: Settings, address: str | None = None) -> Path:
@@ -148,7 +145,7 @@ def _follow(ray: Any, promises: list[Any]) -> None:
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
     """Ray, at a running cluster or at one that this machine is alone for as long as the block runs."""
-    for name, value in {**QUIET, **SPARING, "RAY_COLOR_PREFIX": str(int(sys.stderr.isatty()))}.items():
+    for name, value in {**QUIET, "RAY_COLOR_PREFIX": str(int(sys.stderr.isatty()))}.items():
         os.environ.setdefault(name, value)
     try:
         import ray
