@@ -1,5 +1,6 @@
 """What a plan says that it needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,14 @@ def test_lengths_that_are_not_known_are_said_to_be_a_bound_or_a_guess(
     assert f"rows of {example.length} tokens in float32" in needed()
     counted = True
     assert "rows of 50 tokens in float32" in needed()
+
+
+def test_recomputing_saves_nothing_where_a_student_thinks(tmp_path: Path) -> None:
+    plan = pipeline.plan("abacus-small", load_recipe("abacus-small", []))
+    taught = {stage.name: stage for stage in plan if stage.stage == "student"}
+    saved = {}
+    for name in ("normal", "latent"):
+        stage = taught[name]
+        spared = replace(stage, config=stage.config | {"checkpointing": True})
+        saved[name] = told(stage, Store(tmp_path)) != told(spared, Store(tmp_path))
+    assert saved == {"normal": True, "latent": False}

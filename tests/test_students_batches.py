@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from architectures import NAMES, tiny
-from stillroom.students.batches import Example, keeps_apart, lesson_batches, packed
+from stillroom.students.batches import IGNORED, Example, keeps_apart, lesson_batches, packed, padded
 from stillroom.students.sft import SftObjective
 
 ROWS = [
@@ -41,6 +41,24 @@ def test_attention_that_mixes_packed_rows_is_found_out(name: str, attention: str
     model = tiny(name, attention=attention).train()
     assert keeps_apart(model) == (name != "bloom")  # its ALiBi counts distances over the whole row
     assert model.training
+
+
+def test_padded_rows_by_hand() -> None:
+    """Lengths are multiples of 8, of what is read and of what is predicted; no padding is a label."""
+    rows = [Example("a", [5, 6, 7], [8, 9, 1]), Example("b", [5, 6], [7, 8, 9, 10, 11, 12, 1])]
+    tensors = {name: tensor.tolist() for name, tensor in padded(rows, 0).items()}
+    assert tensors == {
+        "input_ids_BT": [[5, 6, 7, 8, 9, 1, *[0] * 10], [5, 6, 7, 8, 9, 10, 11, 12, 1, *[0] * 7]],
+        "keep_K": list(range(15)),
+        "labels_BK": [
+            [*[IGNORED] * 2, 8, 9, 1, *[IGNORED] * 10], [IGNORED, 7, 8, 9, 10, 11, 12, 1, *[IGNORED] * 7],
+        ],
+    }  # fmt: skip
+    long = padded([Example("c", [2] * 9, [3] * 4), Example("d", [2] * 12, [3])], 0)
+    assert long["keep_K"].tolist() == list(range(7, 15))
+    assert long["labels_BK"].tolist() == [
+        [IGNORED, 3, 3, 3, 3, IGNORED, IGNORED, IGNORED], [*[IGNORED] * 4, 3, *[IGNORED] * 3],
+    ]  # fmt: skip
 
 
 def test_a_packed_row_by_hand() -> None:

@@ -181,14 +181,14 @@ def test_a_chain_gives_way_from_its_start() -> None:
     ]
     assert [row.steps for row in rows] == [[], [[6, 7]], [[6, 7], [8]], [[6, 7], [8], [9]], chain.steps]
     tensors = staged_tensors(rows, PAD)
-    assert tensors["question_BQ"].tolist() == [[4, 5, PAD], *[[4, 5, 30]] * 4]
+    assert tensors["question_BQ"].tolist() == [[4, 5, *[PAD] * 6], *[[4, 5, 30, *[PAD] * 5]] * 4]
     assert tensors["length_B"].tolist() == [2, 3, 3, 3, 3]
     assert tensors["thoughts_B"].tolist() == [0, 2, 4, 6, 6]
-    assert tensors["tail_BA"][0].tolist() == [24, 6, 7, 8, 9, 10, 11, 26, 27]
-    assert tensors["tail_BA"][4].tolist() == [31, 27, *[PAD] * 7]
-    assert tensors["labels_BK"][0].tolist() == [24, 6, 7, 8, 9, 10, 11, 26, 27, 1]
-    assert tensors["labels_BK"][4].tolist() == [IGNORED, 27, 1, *[IGNORED] * 7]
-    assert tensors["labels_BK"][1].tolist() == [IGNORED, 24, 8, 9, 10, 11, 26, 27, 1, IGNORED]
+    assert tensors["tail_BA"][0].tolist() == [24, 6, 7, 8, 9, 10, 11, 26, 27, 1, *[PAD] * 5]
+    assert tensors["tail_BA"][4].tolist() == [31, 27, 1, *[PAD] * 12]
+    assert tensors["labels_BK"][0].tolist() == [24, 6, 7, 8, 9, 10, 11, 26, 27, 1, *[IGNORED] * 6]
+    assert tensors["labels_BK"][4].tolist() == [IGNORED, 27, 1, *[IGNORED] * 13]
+    assert tensors["labels_BK"][1].tolist() == [IGNORED, 24, 8, 9, 10, 11, 26, 27, 1, *[IGNORED] * 7]
     assert [longest(chain, CoconutConfig(), 2), longest(chain, CoconutConfig(thoughts_per_step=3), 2)] == [16, 19]
 
 

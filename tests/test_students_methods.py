@@ -1,6 +1,7 @@
 """Every method that takes a chain's words away, from lessons to a student that is asked, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,14 @@ def test_texts_longer_than_the_model_holds_are_named(method: str, room: dict[str
     student.model.config.max_position_embeddings = 20
     with pytest.raises(DataError, match=r"^lesson sum-0 \(\d+\), .* and 3 more: longer, .* than the 20 tokens"):
         course(Methods.parse(COURSES[method], "x"), student, chains(LESSONS, student), lengths, FIT)
+
+
+@pytest.mark.parametrize("method", COURSES)
+def test_a_lesson_without_a_question_is_named(method: str, room: dict[str, Path]) -> None:
+    student, lengths = load(room["base"]), [len(p.question) for p in PROBLEMS]
+    taught = [replace(chain, prompt=[]) if chain.problem == "sum-3" else chain for chain in chains(LESSONS, student)]
+    with pytest.raises(DataError, match=r"^lesson sum-3: no question"):
+        course(Methods.parse(COURSES[method], "x"), student, taught, lengths, FIT)
 
 
 def test_a_student_learns_by_one_method() -> None:

@@ -59,7 +59,7 @@ def read_spoken(student: Student, texts: Sequence[Spoken], batch_size: int) -> I
 
 def padded(student: Student, rows: Sequence[Sequence[int]]) -> Tensor:
     """Token ids (B, T), padded on the right, where no token of theirs sees the padding."""
-    return right_padded(rows, int(student.tokenizer.pad_token_id)).to(student.model.device)
+    return right_padded(rows, int(student.tokenizer.pad_token_id), 1).to(student.model.device)
 
 
 def word(student: Student, *ids: int) -> str:

@@ -49,8 +49,9 @@ def told(stage: Stage, store: Store) -> str:
     held = "float32" if "scratch" in base.config else base.config["dtype"]
     eager = base.config.get("attention", "eager") == "eager"
     adapter = AdapterConfig.model_validate(stage.config["adapter"])
+    thinks = stage.config["codi"] or stage.config["coconut"]  # whose cache recomputed layers would drop
     found = estimate(
-        shape_of(config), adapter, DTYPES[held], rows, longest, stage.config["checkpointing"],
+        shape_of(config), adapter, DTYPES[held], rows, longest, stage.config["checkpointing"] and not thinks,
         "eager" if eager else "sdpa", stage.config["pauses"] > 0,
     )  # fmt: skip
     parts = f"{rows} rows of {longest} tokens{guess} in {held}, {adapter.name}"

@@ -17,7 +17,7 @@ from stillroom.store import Workplace
 from stillroom.students import adapters, codi
 from stillroom.students.adapters import AdapterConfig, checkpoint_activations
 from stillroom.students.batches import CE, Example, keeps_apart, lesson_batches
-from stillroom.students.chains import chains
+from stillroom.students.chains import Chain, chains
 from stillroom.students.folders import BEGIN, END, Manner, Origin, Student, Thoughts, load, save
 from stillroom.students.gkd import GkdConfig, GkdObjective, refuse_other_vocabulary, refuse_without_room
 from stillroom.students.methods import Methods, course
@@ -31,7 +31,7 @@ __all__ = [
     "BaseConfig", "Manner", "Origin", "Student", "StudentConfig", "load", "make_base", "make_student", "save",
     "token_statistics",
 ]  # fmt: skip
-VERSION = 3
+VERSION = 4
 
 
 class BaseConfig(Config):
@@ -55,7 +55,8 @@ def make_base(config: BaseConfig, at: Workplace) -> None:
     model = scratch_model(config.scratch, tokenizer, config.fit.seed)
     model.to(device)  # type: ignore[arg-type]
     student = Student(model, tokenizer, Manner())
-    _teach(student, SftObjective(model), lessons, None, config.fit, at)
+    del lessons, worked, texts  # as large as the model's own training
+    _teach(student, SftObjective(model), config.fit, at, by_question=False)
 
 
 class StudentConfig(Methods):
@@ -76,17 +77,11 @@ class StudentConfig(Methods):
 def make_student(config: StudentConfig, at: Workplace) -> None:
     """Stage `student`: the base, fine-tuned on one set of lessons."""
     device = use(at.device, config.fit.threads)
-    lessons = read_lines(at.parents["lessons"] / "lessons.jsonl", Lesson)
-    questions = [lesson.prompt for lesson in lessons]
-    if "problems" in at.parents:  # a lesson may put words of its own around the question
-        problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
-        questions = [problems[lesson.problem].question for lesson in lessons]
     student = begin(config, at, str(device))
     if config.methods:
-        _internalise(student, config, lessons, questions, at)
+        _internalise(student, config, at)
     else:
-        objective = _objective(student, config, at, str(device))
-        _teach(student, objective, lessons, questions, config.fit, at)
+        _teach(student, _objective(student, config, at, str(device)), config.fit, at, by_question=True)
 
 
 def begin(config: StudentConfig, at: Workplace, device: str) -> Student:
@@ -146,16 +141,26 @@ def token_statistics(examples: Sequence[Example]) -> dict[str, dict[str, float]]
     }
 
 
-def _teach(
-    student: Student,
-    objective: nn.Module,
-    lessons: list[Lesson],
-    questions: list[str] | None,
-    fit_config: FitConfig,
-    at: Workplace,
-) -> None:
-    """Fit, then save. Batches are grouped by the length of `questions`, or by the lessons' own where that is None."""
+def _encoded(student: Student, at: Workplace, by_question: bool) -> tuple[list[Example], list[int]]:
+    """The lessons in tokens, and the lengths by which they are grouped. Their words are let go of before training."""
+    lessons = read_lines(at.parents["lessons"] / "lessons.jsonl", Lesson)
     examples = encode(lessons, student)
+    if not by_question:
+        return examples, [example.length for example in examples]
+    return examples, _question_lengths(student, lessons, at)
+
+
+def _question_lengths(student: Student, lessons: Sequence[Lesson], at: Workplace) -> list[int]:
+    questions = [lesson.prompt for lesson in lessons]
+    if "problems" in at.parents:  # a lesson may put words of its own around the question
+        problems = {p.id: p for p in read_lines(at.parents["problems"] / "train.jsonl", Problem)}
+        questions = [problems[lesson.problem].question for lesson in lessons]
+    return [len(ids) for ids in student.tokenizer(questions, add_special_tokens=False)["input_ids"]]
+
+
+def _teach(student: Student, objective: nn.Module, fit_config: FitConfig, at: Workplace, by_question: bool) -> None:
+    """Fit, then save. Batches are grouped by the length of the lessons' questions, or by the lessons' own."""
+    examples, lengths = _encoded(student, at, by_question)
     terms = {example.term for example in examples}
     if isinstance(objective, SftObjective) and terms != set(objective.weights):
         asked = ", ".join(sorted(objective.weights))
@@ -165,10 +170,6 @@ def _teach(
     fit_config = fit_config.settled(len(examples))
     if fit_config.packing and not keeps_apart(student.model):
         raise UsageError(f"{at.name}: this model's attention mixes rows that are packed; set fit.packing=false")
-    if questions is None:
-        lengths = [example.length for example in examples]
-    else:
-        lengths = [len(ids) for ids in student.tokenizer(questions, add_special_tokens=False)["input_ids"]]
     pad = int(student.tokenizer.pad_token_id)
     batches = lesson_batches(examples, lengths, pad, fit_config.batch_size, fit_config.seed, fit_config.packing)
     if isinstance(objective, GkdObjective):
@@ -180,15 +181,18 @@ def _teach(
         write_json(at.out / "tokens.json", token_statistics(examples))
 
 
-def _internalise(
-    student: Student, config: StudentConfig, lessons: list[Lesson], questions: list[str], at: Workplace
-) -> None:
+def _chained(student: Student, at: Workplace) -> tuple[list[Chain], list[int], dict[str, dict[str, float]]]:
+    """The lessons with their chains in tokens, how many each one's question has, and the statistics of all."""
+    lessons = read_lines(at.parents["lessons"] / "lessons.jsonl", Lesson)
+    told = token_statistics(encode(lessons, student))  # which refuses what cannot be learned
+    return chains(lessons, student), _question_lengths(student, lessons, at), told
+
+
+def _internalise(student: Student, config: StudentConfig, at: Workplace) -> None:
     """Learn, by one of the methods, from lessons that have their chain beside them."""
     if at.shard:
         raise UsageError(f"{at.name}: {config.methods[0]} cannot have its weights shared out: set settings.shard=false")
-    examples = encode(lessons, student)  # refuses what cannot be learned
-    taught = chains(lessons, student)
-    lengths = [len(ids) for ids in student.tokenizer(questions, add_special_tokens=False)["input_ids"]]
+    taught, lengths, told = _chained(student, at)
     fit_config = config.fit.settled(len(taught))
     plan = course(config, student, taught, lengths, fit_config)
     fit(plan.objective, plan.batches, fit_config, at, plan.resets)
@@ -196,7 +200,7 @@ def _internalise(
         plan.objective.hold_ends()
     if at.main:
         save(student, at.out)
-        write_json(at.out / "tokens.json", token_statistics(examples))
+        write_json(at.out / "tokens.json", told)
 
 
 def _by_rows(batches: Batches) -> Batches:

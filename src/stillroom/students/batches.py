@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from stillroom.errors import UsageError
@@ -18,6 +19,8 @@ from stillroom.training import Batch, Batches
 
 IGNORED = -100
 CE = "ce"
+STEP = 8
+"""Padded lengths are multiples of it: every shape that a process meets costs it memory for good, and time."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +103,24 @@ def padded(rows: Sequence[Example], pad: int) -> dict[str, Tensor]:
 
     Padding stands on the right of a causal model, where no label and no real token can see it: no mask is needed.
     """
-    longest = max((row.length for row in rows), default=1)
+    ids_BT = right_padded([row.prompt + row.completion for row in rows], pad)
+    labels_BT = right_padded([[IGNORED] * len(row.prompt) + row.completion for row in rows], IGNORED)
+    length = ids_BT.shape[1]
     first = max(1, min((len(row.prompt) for row in rows), default=1))  # the first position that can be predicted
-    ids_BT = torch.full((len(rows), longest), pad)
-    labels_BT = torch.full((len(rows), longest), IGNORED)
-    for i, row in enumerate(rows):
-        ids_BT[i, : row.length] = torch.tensor(row.prompt + row.completion)
-        labels_BT[i, len(row.prompt) : row.length] = torch.tensor(row.completion)
-    return {"input_ids_BT": ids_BT, "labels_BK": labels_BT[:, first:], "keep_K": torch.arange(first - 1, longest - 1)}
+    first = max(1, length - stepped(length - first))
+    return {"input_ids_BT": ids_BT, "labels_BK": labels_BT[:, first:], "keep_K": torch.arange(first - 1, length - 1)}
 
 
-def right_padded(rows: Sequence[Sequence[int]], fill: int) -> Tensor:
+def right_padded(rows: Sequence[Sequence[int]], fill: int, step: int = STEP) -> Tensor:
+    """Rows side by side, as long as the longest and up to a multiple of `step`."""
     texts = [torch.tensor(row, dtype=torch.long) for row in rows]
-    return nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=fill)
+    ids_BT = nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=fill)
+    return functional.pad(ids_BT, (0, stepped(ids_BT.shape[1], step) - ids_BT.shape[1]), value=fill)
+
+
+def stepped(length: int, step: int = STEP) -> int:
+    """The next multiple."""
+    return -(-length // step) * step
 
 
 def packed(rows: Sequence[Example]) -> dict[str, Tensor]:

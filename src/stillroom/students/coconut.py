@@ -200,12 +200,12 @@ def coconut_batches(
 
 
 def staged_tensors(rows: Sequence[Staged], pad: int) -> dict[str, Tensor]:
-    """All padded on the right; tails come without their last token, which nothing reads."""
+    """All padded on the right; tails come without the last place of the longest, which nothing reads."""
     labels = [[*[IGNORED] * (len(row.tail) - row.labels), *row.tail[-row.labels :]] for row in rows]
     return {
         "question_BQ": right_padded([row.head for row in rows], pad),
         "length_B": torch.tensor([len(row.head) for row in rows]),
         "thoughts_B": torch.tensor([row.thoughts for row in rows]),
-        "tail_BA": right_padded([row.tail[:-1] for row in rows], pad),
+        "tail_BA": right_padded([row.tail for row in rows], pad)[:, :-1],
         "labels_BK": right_padded(labels, IGNORED),
     }

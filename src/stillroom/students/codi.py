@@ -7,10 +7,12 @@ draws the student's hidden states at the token before the answer's value to the 
 auxiliary decoder (`step_decoder`) may be added: thought i must then say step i of the teacher's chain.
 
 The public code runs the teacher twice, leaves masks and position ids out of the thoughts' passes, and finds the value
-by the model's name; here the teacher runs once, no pass is without mask and positions, and the value's place is given.
+by the model's name; here the question is read once, for teacher and student alike (under dropout both see it with the
+same units gone), no later pass is without mask and positions, and the value's place is given.
 
-Legend: B rows, O rows of an update's other parts, Q question tokens, S the teacher's (in `steps_BNS` a step's), A
-answer tokens, E tokens around the thoughts, K positions that predict a label, N thoughts, V vocabulary, d model width.
+Legend: B rows, O rows of an update's other parts, Q question tokens, S the teacher's (in `steps_BNS` a step's), W
+words after the question, A answer tokens, E tokens around the thoughts, K positions that predict a label, N thoughts,
+V vocabulary, d model width.
 """
 
 from collections.abc import Sequence
@@ -23,7 +25,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from stillroom.config import Config
-from stillroom.students.batches import IGNORED, Example, grouped, padded, right_padded, share
+from stillroom.students.batches import IGNORED, Example, grouped, right_padded, share
 from stillroom.students.chains import Chain
 from stillroom.students.step_decoder import EXPLAIN, StepDecoder, explain, explained, step_labels
 from stillroom.students.thinking import Thinking, at, mlp, plain, without_checkpoints
@@ -128,10 +130,10 @@ class CodiObjective(nn.Module):
         answer_BA: Tensor,
         labels_BK: Tensor,
         value_at_B: Tensor,
-        teacher_BS: Tensor,
-        teacher_labels_BK: Tensor,
-        teacher_keep_K: Tensor,
-        teacher_at_B: Tensor,
+        asked_B: Tensor,
+        words_BW: Tensor,
+        words_labels_BK: Tensor,
+        words_at_B: Tensor,
         others_OS: Tensor | None = None,
         others_at_O: Tensor | None = None,
         steps_BNS: Tensor | None = None,
@@ -140,17 +142,17 @@ class CodiObjective(nn.Module):
         config, distils = self.config, self.config.beta > 0
         self.hold_ends()
         model: Any = plain(self.model)
-        told = model(input_ids=teacher_BS, logits_to_keep=teacher_keep_K, output_hidden_states=distils, use_cache=False)
         with without_checkpoints(model):
             thinking = Thinking(model, question_BQ, length_B, torch.full_like(length_B, config.steps))
+            told = thinking.in_words(question_BQ, asked_B, words_BW, words_labels_BK.shape[1], distils)
             thinking.think(self.projection)
             answered = thinking.answer(answer_BA, labels_BK.shape[1], distils)
         terms = {
             "student": config.alpha * _cross_entropy(answered.logits, labels_BK),
-            "teacher": config.gamma * _cross_entropy(told.logits, teacher_labels_BK),
+            "teacher": config.gamma * _cross_entropy(told.logits, words_labels_BK),
         }
         if distils:
-            targets = [at(states_BSd, teacher_at_B).detach().float() for states_BSd in told.hidden_states]
+            targets = [at(states_BWd, words_at_B).detach().float() for states_BWd in told.hidden_states]
             spread_by = targets if others_OS is None else self._widened(model, targets, others_OS, others_at_O)
             ends = answer_BA.shape[1] + 1 - labels_BK.shape[1]
             own = [at(states_BAd, ends + value_at_B).float() for states_BAd in answered.hidden_states]
@@ -253,19 +255,21 @@ def student_tensors(rows: Sequence[Chain], begin: Sequence[int], end: Sequence[i
     return {
         "question_BQ": right_padded(questions, pad),
         "length_B": torch.tensor([len(question) for question in questions]),
-        "answer_BA": right_padded([[*end, *row.answer[:-1]] for row in rows], pad),
-        "labels_BK": right_padded([row.answer for row in rows], IGNORED),
+        "answer_BA": right_padded([[*end, *row.answer[:-1]] for row in rows], pad, 1),
+        "labels_BK": right_padded([row.answer for row in rows], IGNORED, 1),
         "value_at_B": torch.tensor([row.value_at for row in rows]),
     }
 
 
 def teacher_tensors(rows: Sequence[Chain], texts: Sequence[Example], pad: int) -> dict[str, Tensor]:
-    tensors = padded(texts, pad)
+    """How long the question itself is, and the words after it, in one place more than are read: all are labels."""
+    words_BK = right_padded([text.completion for text in texts], pad)
+    places = [at + 1 - len(row.prompt) for row, at in zip(rows, _before_values(rows, texts), strict=True)]
     return {
-        "teacher_BS": tensors["input_ids_BT"],
-        "teacher_labels_BK": tensors["labels_BK"],
-        "teacher_keep_K": tensors["keep_K"],
-        "teacher_at_B": torch.tensor(_before_values(rows, texts)),
+        "asked_B": torch.tensor([len(row.prompt) for row in rows]),
+        "words_BW": words_BK[:, :-1],
+        "words_labels_BK": right_padded([text.completion for text in texts], IGNORED),
+        "words_at_B": torch.tensor(places),
     }
 
 

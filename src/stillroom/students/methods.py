@@ -68,6 +68,8 @@ def course(
     """`lengths` are of the questions, by which batches are grouped. Raises `DataError` for texts that do not fit the
     model and `ConfigError` for stages that do not fit the run."""
     begin, end = student.ends_of_thoughts()
+    if unasked := [chain.problem for chain in taught if not chain.prompt]:
+        raise DataError(f"lesson {', '.join(unasked[:SHOWN])}: no question, which a student could be silent about")
     _refuse_long(methods, taught, len(begin) + len(end), student.context)
     pad, order = int(student.tokenizer.pad_token_id), (fit.batch_size, fit.seed)
     explains = (methods.codi and methods.codi.explain) or (methods.coconut and methods.coconut.explain)

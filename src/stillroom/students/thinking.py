@@ -4,6 +4,7 @@ Legend: B rows, Q question tokens, K thoughts of the row that makes most, A toke
 cache, d model width.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,10 +69,25 @@ class Thinking:
         self.cache = DynamicCache()
         hidden_BQd = model.base_model(input_ids=question_BQ, past_key_values=self.cache, use_cache=True)[0]
         self.hidden_Bd = at(hidden_BQd, length_B - 1)
-        self.next_B = length_B - (steps_B == 0).long()
-        self.seen_BT = torch.arange(question_BQ.shape[1], device=length_B.device) < self.next_B[:, None]
-        self.bridge_Bd = self.embed(at(question_BQ, length_B - 1))
         self.thoughts: list[Tensor] = []
+        self._stand(question_BQ, length_B, length_B - (steps_B == 0).long())
+
+    def _stand(self, question_BQ: Tensor, length_B: Tensor, next_B: Tensor) -> None:
+        """At the end of questions of these lengths, of which `next_B` tokens are consumed."""
+        self.next_B = next_B
+        self.seen_BT = torch.arange(question_BQ.shape[1], device=length_B.device) < next_B[:, None]
+        self.bridge_Bd = self.embed(at(question_BQ, length_B - 1))
+
+    def in_words(
+        self, question_BQ: Tensor, length_B: Tensor, words_BA: Tensor, labels: int, hidden_states: bool
+    ) -> Any:
+        """What `answer` gives for words right after the first `length_B` tokens of each question, which are not read
+        again. Ask before `think`; what is thought then knows nothing of it."""
+        aside = copy.copy(self)
+        aside.cache = copy.copy(self.cache)
+        aside.cache.layers = [copy.copy(layer) for layer in self.cache.layers]  # they grow by new tensors, not in place
+        aside._stand(question_BQ, length_B, length_B - 1)  # noqa: SLF001 (a copy of this one)
+        return aside.answer(words_BA, labels, hidden_states)
 
     def think(self, projection: nn.Module | None) -> None:
         """Make every thought and consume all but each row's last, which `answer` reads together with what follows."""
