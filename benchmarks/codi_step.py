@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/codi_step.py [--quick]      (--quick: a quarter of the rounds)
 
-The parts are written out by hand: the teacher's pass, the questions', six passes of one thought each, the answers', and
-the backward pass through them all. Both sides compute the same terms on the same batch, under bfloat16 autocast as in
-training, in turn; what is given is the median over rounds of (step / sum of parts), so that other work on the machine
-weighs on both.
+The parts are written out by hand, as the paper has them: the teacher's pass, the questions', six passes of one thought
+each, the answers', and the backward pass through them all. The step reads a question once for both. Both sides compute
+the same terms on the same batch, under bfloat16 autocast as in training, in turn; what is given is the median over
+rounds of (step / sum of parts), so that other work on the machine weighs on both.
 The last line printed is JSON; the exit code is 0 when every figure holds its bar.
 """
 
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,9 +23,9 @@ from figures import Figure, at_most, close, told_load
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from stillroom.students.batches import IGNORED
+from stillroom.students.batches import IGNORED, padded
 from stillroom.students.chains import Chain
-from stillroom.students.codi import CodiConfig, CodiObjective, codi_batches, projection
+from stillroom.students.codi import CodiConfig, CodiObjective, codi_batches, in_words, projection
 
 THREADS, WARMUP, BAR = 2, 2, 1.25
 PAD, STOP, BOT, EOT, FIRST = 0, 1, 2, 3, 4
@@ -88,18 +89,21 @@ class Clock:
         self.seconds[name] = time.perf_counter() - began
 
 
-def by_hand(objective: CodiObjective, tensors: dict[str, Tensor], clock: Clock) -> dict[str, float]:
-    """The parts, each on the clock; returns the terms."""
+def by_hand(
+    words: dict[str, Tensor], objective: CodiObjective, tensors: dict[str, Tensor], clock: Clock
+) -> dict[str, float]:
+    """The parts, each on the clock; returns the terms. `words` are the whole texts that the teacher reads."""
     model, steps = objective.model, objective.config.thoughts
     each_B, length_B = torch.arange(len(tensors["length_B"])), tensors["length_B"]
     question_BQ, answer_BA = tensors["question_BQ"], tensors["answer_BA"]
+    at_B = tensors["words_at_B"] + tensors["asked_B"] - 1
     with torch.autocast("cpu", torch.bfloat16):
         with clock("teacher"):
             told = model(
-                input_ids=tensors["teacher_BS"], logits_to_keep=tensors["teacher_keep_K"], output_hidden_states=True,
+                input_ids=words["input_ids_BT"], logits_to_keep=words["keep_K"], output_hidden_states=True,
                 use_cache=False,
             )  # fmt: skip
-            teacher = cross_entropy(told.logits, tensors["teacher_labels_BK"])
+            teacher = cross_entropy(told.logits, words["labels_BK"])
         with clock("question"):
             cache = DynamicCache()
             body = model.model(input_ids=question_BQ, past_key_values=cache, use_cache=True)
@@ -123,7 +127,7 @@ def by_hand(objective: CodiObjective, tensors: dict[str, Tensor], clock: Clock) 
             student = cross_entropy(answered.logits, tensors["labels_BK"])
             layers = []
             for told_BSd, own_BAd in zip(told.hidden_states, answered.hidden_states, strict=True):
-                target_Bd = told_BSd[each_B, tensors["teacher_at_B"]].detach().float()
+                target_Bd = told_BSd[each_B, at_B].detach().float()
                 own_Bd = own_BAd[each_B, tensors["value_at_B"]].float()
                 layers.append(nn.functional.smooth_l1_loss(own_Bd, target_Bd) / target_Bd.std())
             distil = torch.stack(layers).mean()
@@ -151,12 +155,13 @@ def measure(case: Case, rounds: int) -> Figure:
     rows = chains(case)
     objective = CodiObjective(scratch(case), projection(config, case.width, 0), config)
     lengths = [len(row.prompt) for row in rows]
-    tensors = codi_batches(rows, lengths, config, (BOT,), (EOT,), PAD, case.batch, 0)(0, 0, 1).tensors
+    batch = codi_batches(rows, lengths, config, (BOT,), (EOT,), PAD, case.batch, 0)(0, 0, 1)
+    words = padded([in_words(rows[int(name)], config) for name in batch.problems], PAD)
     found: list[dict[str, float]] = []
     for i in range(WARMUP + rounds):
         clock = Clock()
-        sides = (ours, by_hand) if i % 2 else (by_hand, ours)
-        terms = [side(objective, tensors, clock) for side in sides]
+        tensors, sides = batch.tensors, [ours, partial(by_hand, words)]
+        terms = [side(objective, tensors, clock) for side in (sides if i % 2 else sides[::-1])]
         assert all(abs(terms[0][name] - terms[1][name]) < 0.05 * abs(terms[0][name]) for name in terms[0]), terms
         if i >= WARMUP:
             found.append(clock.seconds)
