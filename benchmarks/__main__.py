@@ -3,24 +3,29 @@
     .venv/bin/python benchmarks [--full] [-o FILE]
 
 Each runs with `--quick`, but for `run.py`, which is what `make run` does, and `thoughts.py`, whose ratio is that of a
-large batch; `--full` runs all at full length, as one's own script does. `FILE` (bench.json) gets a line of JSON for
-each; the exit code is 0 when every figure holds its bar.
+large batch; `--full` runs all at full length, as one's own script does. `run.py` comes first: others look
+at its `abacus-small`. `FILE` (bench.json) gets a line of JSON for each; the exit code is 0 when every figure holds.
 """
 
 import argparse
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+from figures import SMALL
 
 HERE = Path(__file__).parent
 WHOLE = {"run", "thoughts"}
 
 
-def lines(script: Path, *options: str) -> tuple[list[str], int]:
+def lines(script: Path, store: str, *options: str) -> tuple[list[str], int]:
     """What a script prints, passed on as it comes, and its exit code."""
     printed = []
-    with subprocess.Popen([sys.executable, str(script), *options], stdout=subprocess.PIPE, text=True) as process:
+    call, environment = [sys.executable, str(script), *options], {**os.environ, SMALL: store}
+    with subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             printed.append(line)
@@ -35,13 +40,15 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("bench.json"))
     asked = parser.parse_args()
     missed, results = [], []
-    for script in sorted(path for path in HERE.glob("*.py") if path.stem not in {"__main__", "figures"}):
-        print(script.stem, flush=True)
-        began = time.monotonic()
-        printed, code = lines(script, *([] if asked.full or script.stem in WHOLE else ["--quick"]))
-        print(f"  {time.monotonic() - began:.0f} s", flush=True)
-        results += [line for line in printed[-1:] if line.startswith("{")]
-        missed += [script.stem] if code else []
+    scripts = [path for path in HERE.glob("*.py") if path.stem not in {"__main__", "figures"}]
+    with tempfile.TemporaryDirectory() as store:
+        for script in sorted(scripts, key=lambda path: (path.stem != "run", path.stem)):
+            print(script.stem, flush=True)
+            began = time.monotonic()
+            printed, code = lines(script, store, *([] if asked.full or script.stem in WHOLE else ["--quick"]))
+            print(f"  {time.monotonic() - began:.0f} s", flush=True)
+            results += [line for line in printed[-1:] if line.startswith("{")]
+            missed += [script.stem] if code else []
     asked.output.write_text("".join(results))
     print(
         f"{len(results)} benchmarks in {asked.output}; " + (f"not held: {', '.join(missed)}" if missed else "all hold")

@@ -3,10 +3,15 @@
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+
+SMALL = "STILLROOM_BENCH"
+"""The variable that names the store in which all benchmarks share one run of `abacus-small`."""
 
 
 class Figure(NamedTuple):
@@ -25,6 +30,15 @@ def at_least(name: str, value: float, unit: str, bar: float, **more: Any) -> Fig
 
 def at_most(name: str, value: float, unit: str, bar: float, **more: Any) -> Figure:
     return Figure(name, round(value, 3), unit, bar, value <= bar, more)
+
+
+def small(scratch: Path) -> Path:
+    """A store with a run of `abacus-small`: what $STILLROOM_BENCH names, where all benchmarks make it once for all of
+    them, else `scratch`."""
+    store = Path(os.environ.get(SMALL) or scratch)
+    call = [sys.executable, "-m", "stillroom", "run", "abacus-small", "settings.device=cpu"]
+    subprocess.run(call, env={**os.environ, "STILLROOM_STORE": str(store)}, check=True, capture_output=True)
+    return store
 
 
 def told_load() -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import at_most, close, told_load
+from figures import at_most, close, small, told_load
 from playwright.sync_api import sync_playwright
 
 WATCH = """new MutationObserver((_, watch) => {
@@ -51,13 +51,10 @@ def opened(driver: Any, page: Path) -> dict[str, float]:
     return {**told, "computed until then": 1000 * measured["ThreadTime"]}
 
 
-def small(scratch: Path) -> Path:
-    environment = {**os.environ, "STILLROOM_STORE": str(scratch)}
-    stillroom = [sys.executable, "-m", "stillroom"]
-    subprocess.run([*stillroom, "run", "abacus-small", "settings.device=cpu"], env=environment, check=True,
-                   capture_output=True)  # fmt: skip
-    page = scratch / "report.html"
-    subprocess.run([*stillroom, "report", "abacus-small", "-o", str(page)], env=environment, check=True)
+def made(scratch: Path) -> Path:
+    store, page = small(scratch), scratch / "report.html"
+    call = [sys.executable, "-m", "stillroom", "report", "abacus-small", "-o", str(page)]
+    subprocess.run(call, env={**os.environ, "STILLROOM_STORE": str(store)}, check=True)
     return page
 
 
@@ -68,7 +65,7 @@ def main() -> None:
     asked = parser.parse_args()
     load = told_load()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as driver:
-        page = asked.report or small(Path(scratch))
+        page = asked.report or made(Path(scratch))
         times = [opened(driver, page) for _ in range(5 if asked.quick else 15)]
         size = page.stat().st_size / 1e6
     median = {name: float(np.median([one[name] for one in times])) / 1000 for name in times[0]}

@@ -13,7 +13,7 @@ import threading
 import time
 
 import psutil
-from figures import at_most, close, told_load
+from figures import SMALL, at_most, close, told_load
 
 RUN = ("run", "abacus", "--on", "ray")
 
@@ -49,7 +49,8 @@ def main() -> None:
     quick = "--quick" in sys.argv
     load = told_load()
     figures = [at_most("help", min(timed("--help", store="none") for _ in range(5)), "s", 0.3)]
-    with tempfile.TemporaryDirectory() as store:
+    with tempfile.TemporaryDirectory() as scratch:
+        store = os.environ.get(SMALL, scratch)
         figures.append(at_most("abacus-small", timed("run", "abacus-small", store=store), "s", 40))
     if not quick:
         with tempfile.TemporaryDirectory() as store:

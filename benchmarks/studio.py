@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from figures import at_most, close, told_load
+from figures import at_most, close, small, told_load
 from gradio_client import Client
 
 VISITORS = 10
@@ -62,10 +62,7 @@ def main() -> None:
     asked = parser.parse_args()
     seconds, load = 15 if asked.quick else 120, told_load()
     with tempfile.TemporaryDirectory() as scratch:
-        store = asked.store or Path(scratch)
-        if asked.store is None:
-            call = [sys.executable, "-m", "stillroom", "run", "abacus-small", "settings.device=cpu"]
-            subprocess.run(call, env={**os.environ, "STILLROOM_STORE": str(store)}, check=True, capture_output=True)
+        store = asked.store or small(Path(scratch))
         run = f"report/{next(store.glob('report/*/manifest.json')).parent.name}"
         process, address = serve(store)
         took: list[float] = []
