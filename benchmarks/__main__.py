@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks [--full] [-o FILE]
 
-Each runs with `--quick`, but for `run.py`, which is what `make run` does, and `thoughts.py`, whose ratio is that of a
-large batch; `--full` runs all at full length, as one's own script does. `run.py` comes first: others look
-at its `abacus-small`. `FILE` (bench.json) gets a line of JSON for each; the exit code is 0 when every figure holds.
+Each runs with `--quick`, but for `run.py`, which is what `make run` does; `--full` runs all at full length, as one's
+own script does. `run.py` comes first: others look at its `abacus-small`. `FILE` (bench.json) gets a line of JSON for
+each; the exit code is 0 when every figure holds.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from figures import SMALL
 
 HERE = Path(__file__).parent
-WHOLE = {"run", "thoughts"}
+FIRST = "run"
 
 
 def lines(script: Path, store: str, *options: str) -> tuple[list[str], int]:
@@ -42,10 +42,10 @@ def main() -> None:
     missed, results = [], []
     scripts = [path for path in HERE.glob("*.py") if path.stem not in {"__main__", "figures"}]
     with tempfile.TemporaryDirectory() as store:
-        for script in sorted(scripts, key=lambda path: (path.stem != "run", path.stem)):
+        for script in sorted(scripts, key=lambda path: (path.stem != FIRST, path.stem)):
             print(script.stem, flush=True)
             began = time.monotonic()
-            printed, code = lines(script, store, *([] if asked.full or script.stem in WHOLE else ["--quick"]))
+            printed, code = lines(script, store, *([] if asked.full or script.stem == FIRST else ["--quick"]))
             print(f"  {time.monotonic() - began:.0f} s", flush=True)
             results += [line for line in printed[-1:] if line.startswith("{")]
             missed += [script.stem] if code else []

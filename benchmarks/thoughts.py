@@ -1,6 +1,6 @@
 """Latent students: think-and-answer and a full trace in batches, against a plain loop that decodes one at a time.
 
-    .venv/bin/python benchmarks/thoughts.py [--quick] [--width 128] [--device cuda]    (--quick: 64 questions, not 256)
+    .venv/bin/python benchmarks/thoughts.py [--quick] [--width 128] [--device cuda]    (--quick: fewer at width 512)
 
 Both sides: untrained Llamas with bfloat16 weights, the same threads, six thoughts, eight answer tokens, none of which
 ends an answer. The plain loop is timed on a sample (16 questions; each variant of the trace on one), in turn with ours;
@@ -26,6 +26,9 @@ from stillroom.students.thoughts.interventions import Undisturbed, replaced
 THOUGHTS, TOKENS, BOT, EOT, SAMPLE = 6, 8, 1, 2, 16
 SIZES = {128: (4, 4, 128, 15, 45), 512: (8, 8, 8000, 6, 18)}
 """Width: layers, heads, vocabulary, the bar of think-and-answer and that of the trace."""
+QUESTIONS = 256
+QUICK = {512: 64}
+"""At width 128 the ratio is that of a large batch."""
 
 
 def thinker(width: int, device: str, dtype: torch.dtype) -> Thinker:
@@ -131,10 +134,10 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     load = told_load()
-    count = 64 if asked.quick else 256
     figures = []
     for width in asked.width or SIZES:
         *_, think_bar, trace_bar = SIZES[width]
+        count = QUICK.get(width, QUESTIONS) if asked.quick else QUESTIONS
         ms = measure(width, count, asked.device, 3)
         for name, bar in (("think", think_bar), ("trace", trace_bar)):
             ours, theirs = ms[name], ms[f"plain {name}"]
@@ -144,7 +147,7 @@ def main() -> None:
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     if asked.device != "cpu":
         print(f"peak memory of the device {torch.accelerator.max_memory_allocated() / 2**20:.0f} MiB")
-    told = {"threads": asked.threads, "device": asked.device, "questions": count}
+    told = {"threads": asked.threads, "device": asked.device, "quick": asked.quick}
     close("thoughts", figures, load, "torch", "transformers", **told)
 
 
