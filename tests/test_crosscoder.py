@@ -2,6 +2,7 @@
 
 import gc
 import json
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -321,6 +322,25 @@ def test_a_pool_is_held_once() -> None:
     gc.collect()
     made = [thing for thing in gc.get_objects() if type(thing) is Tensor and id(thing) not in before]
     assert len({tensor.untyped_storage().data_ptr() for tensor in made if tensor.is_floating_point()}) == 1
+
+
+def test_a_pool_is_let_go_when_its_dictionary_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, though the mixer and its caches hold each other: the next dictionary's pool is as large."""
+    pools = []
+
+    def spied(self: Mixer, documents: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        pool = held(self, documents)
+        pools.append(weakref.ref(pool[0]))
+        return pool
+
+    held = Mixer._held
+    monkeypatch.setattr(Mixer, "_held", spied)
+    gc.disable()
+    try:
+        fit_crosscoder(planted()[0], TOPK, settings(300), workplace(tmp_path))
+        assert [pool() for pool in pools] == [None] * len(pools) != []
+    finally:
+        gc.enable()
 
 
 def test_half_a_pool_that_repeats_the_other_under_other_names_is_an_error() -> None:

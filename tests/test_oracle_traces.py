@@ -159,6 +159,13 @@ def test_undisturbed_problems_stand_behind_the_others_and_think_the_same(folder:
     assert all(rows[name] == set(range(4)) for name in questions.STRATEGIES.keys() - every)
 
 
+def test_a_table_is_read_in_parts_and_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tables.read(folder, "test").rows
+    monkeypatch.setattr(tables, "PART", 3)
+    assert tables.read(folder, "test").rows == whole
+    assert [trace.problem for trace in whole] == [problem.id for problem in PROBLEMS]
+
+
 def test_the_stage_leaves_as_many_alone_as_it_is_told(tmp_path: Path) -> None:
     at = workplace(tmp_path / "out", parents={"problems": tmp_path, "student": tmp_path / "student"})
     save(thinker(), tmp_path / "student")

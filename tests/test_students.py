@@ -1,14 +1,16 @@
 """Students: a folder holds all that is needed to ask one; arms differ in their lessons alone."""
 
+import gc
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
+from stillroom import students
 from stillroom.errors import DataError
 from stillroom.files import write_lines
-from stillroom.records import Lesson
+from stillroom.records import Lesson, Problem
 from stillroom.students import (
     BaseConfig,
     Manner,
@@ -22,7 +24,7 @@ from stillroom.students import (
 )
 from stillroom.students.scratch import ScratchConfig
 from stillroom.students.sft import Example
-from stillroom.training import FitConfig
+from stillroom.training import FitConfig, fit
 from toy_tokenizers import llama3_like
 from toys import problem, student, sums, workplace
 
@@ -91,6 +93,26 @@ def test_a_student_starts_at_its_base_and_the_same_seed_gives_the_same_bytes(hou
     for name in base:
         torch.testing.assert_close(still[name], base[name], rtol=0, atol=1e-7)
     assert not torch.equal(one["lm_head.weight"], base["lm_head.weight"])
+
+
+@pytest.mark.parametrize("changes", [{}, {"codi": {"thoughts": 1}}], ids=["in words", "in thoughts"])
+def test_the_words_of_lessons_are_gone_while_a_student_is_trained(
+    changes: dict[str, object], house, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take as much memory as training does."""
+
+    def records() -> int:
+        gc.collect()
+        return sum(type(one) in (Lesson, Problem) for one in gc.get_objects())
+
+    def counted(*given: object) -> object:
+        seen.append(records())
+        return fit(*given)
+
+    seen, before = [], records()
+    monkeypatch.setattr(students, "fit", counted)
+    make_student(StudentConfig.parse({**changes, "fit": FIT.model_dump()}, "here"), workplace(tmp_path, parents=house))
+    assert seen == [before]
 
 
 def test_pauses_belong_to_the_manner_and_change_what_is_learned(house, tmp_path: Path) -> None:

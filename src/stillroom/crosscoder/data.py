@@ -12,7 +12,7 @@ import functools
 import hashlib
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,8 @@ SINK = 2.0
 """How many medians long an activation may be."""
 CALIBRATION = 20_000
 """Tokens from which mean, scale and median are taken."""
+AT_ONCE = 20_000
+"""Tokens that are looked through at once for what is not finite: all of them together would be held twice."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.token_N)
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.x_NMD, self.document_N, self.position_N, self.token_N
+
     def at(self, index: Tensor) -> "Tokens":
-        return Tokens(self.x_NMD[index], self.document_N[index], self.position_N[index], self.token_N[index])
+        return Tokens(*(tensor[index] for tensor in self.tensors))
 
 
 class Source(Protocol):
@@ -82,8 +88,8 @@ class Live:
     def read(self, documents: Sequence[int]) -> Tokens:
         """Raises `DataError` for an activation that is not finite, with the model, the document and the position."""
         order = sorted(documents, key=lambda d: len(self.ids[d]))
-        parts = [self._batch(order[start : start + self.batch_size]) for start in range(0, len(order), self.batch_size)]
-        return Tokens(*(torch.cat([getattr(p, name) for p in parts]) for name in Tokens.__dataclass_fields__))
+        parts = (self._batch(order[start : start + self.batch_size]) for start in range(0, len(order), self.batch_size))
+        return joined(parts, sum(len(self.ids[d]) for d in order))
 
     def _batch(self, documents: Sequence[int]) -> Tokens:
         rows = [self.ids[d] for d in documents]
@@ -100,6 +106,20 @@ class Live:
         tokens = Tokens(torch.stack(seen, dim=1), document_BT[real_BT], position_BT[real_BT], ids_BT[real_BT])
         refuse_not_finite(tokens, self.models)
         return tokens
+
+
+def joined(parts: Iterable[Tokens], count: int) -> Tokens:
+    """All `count` tokens in their order, written as they come: beside their sum, parts would hold all of them twice."""
+    found: Tokens | None = None
+    filled = 0
+    for part in parts:
+        if found is None:
+            found = Tokens(*(tensor.new_empty(count, *tensor.shape[1:]) for tensor in part.tensors))
+        for whole, tensor in zip(found.tensors, part.tensors, strict=True):
+            whole[filled : filled + len(part)] = tensor
+        filled += len(part)
+    assert found is not None, "asked of one document at least"
+    return found
 
 
 def one_reading(ids: Mapping[str, Sequence[Sequence[int]]]) -> Sequence[Sequence[int]]:
@@ -123,7 +143,7 @@ def one_reading(ids: Mapping[str, Sequence[Sequence[int]]]) -> Sequence[Sequence
 
 
 def refuse_not_finite(tokens: Tokens, models: Sequence[str]) -> None:
-    bad = (~tokens.x_NMD.isfinite()).any(dim=2).nonzero()
+    bad = torch.cat([~part.isfinite().all(dim=2) for part in torch.split(tokens.x_NMD, AT_ONCE)]).nonzero()
     if len(bad):
         row, model = bad[0].tolist()
         raise DataError(
@@ -250,8 +270,8 @@ class Mixer:
         tokens = tokens.at(self.normal.usable(tokens))
         if not len(tokens):
             raise DataError(f"all tokens of documents {documents[:3]}, … are first ones or sinks: look at the source")
-        x_NW = ((tokens.x_NMD - self.normal.mean_MD) * self.normal.scale_M[:, None]).flatten(1)
-        return x_NW, self.first_T[tokens.document_N.long()] + tokens.position_N
+        tokens.x_NMD.sub_(self.normal.mean_MD).mul_(self.normal.scale_M[:, None])  # in place: `at` has made a copy
+        return tokens.x_NMD.flatten(1), self.first_T[tokens.document_N.long()] + tokens.position_N
 
     def batch(self, update: int) -> tuple[Tensor, Tensor]:
         """Normalised activations (B, M · D) of update `update`, and which of the source's tokens (B) they are, counted

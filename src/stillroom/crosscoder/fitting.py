@@ -60,6 +60,7 @@ def fit_crosscoder(source: Source, config: CrosscoderConfig, fit_config: FitConf
         raise ConfigError(f"{at.name}: {problem}")
     counted = Counted(objective, sum(source.lengths))
     fit(counted, mixer.batches(objective.terms), fit_config, at)
+    mixer.held.cache_clear()  # a pool is large, and the mixer and its caches hold each other
     crosscoder.cpu().eval()
     drawn, distinct = fit_config.updates * fit_config.batch_size, int(counted.drawn_T.sum())
     told = {

@@ -24,6 +24,8 @@ from stillroom.files import intact, stamp, stream_atomic, write_atomic
 from stillroom.records import Trace
 
 VECTORS = ("thoughts_NKd", "hiddens_NKd")
+PART = 1024
+"""Rows that are read at once: as plain dictionaries they are larger than as traces."""
 STRINGS, STRING, NUMBER = pa.list_(pa.string()), pa.string(), pa.float64()
 THOUGHT = pa.struct(
     [
@@ -131,7 +133,7 @@ def read(folder: Path, name: str) -> Traces:
     """The traces of one split. Raises `DataError` for a missing file, a missing thought, or rows of two students."""
     table, tensors = paths(folder, name)
     try:
-        found = pq.read_table(table, schema=SCHEMA).to_pylist()
+        parts = pq.read_table(table, schema=SCHEMA).to_batches(max_chunksize=PART)
         with safe_open(tensors, "pt") as file:
             thoughts_NKd, shapes = file.get_tensor(VECTORS[0]), [file.get_slice(name).get_shape() for name in VECTORS]
     except (OSError, pa.ArrowException, SafetensorError) as error:
@@ -139,7 +141,7 @@ def read(folder: Path, name: str) -> Traces:
         raise DataError(
             f"{folder / name}: not traces ({told}): `stillroom trace` writes a table and its tensors"
         ) from None
-    rows = tuple(_trace(row) for row in found)
+    rows = tuple(_trace(row) for part in parts for row in part.to_pylist())
     _check(rows, thoughts_NKd, shapes, str(folder / name))
     return Traces(rows, thoughts_NKd)
 
