@@ -37,7 +37,9 @@ PATIENCE = 120_000
 def opened(driver: Any, page: Path) -> dict[str, float]:
     """Milliseconds from the click to the first text, the events, and the first figure that is painted; and how many of
     them the page's thread computed, which other work on the machine does not lengthen."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        sys.exit("report.py opens pages in the system's Chromium, and there is none: install the package chromium")
     browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
     sheet = browser.new_page(viewport={"width": 1280, "height": 800})
     sheet.add_init_script(WATCH)

@@ -50,7 +50,7 @@ def main() -> None:
     load = told_load()
     figures = [at_most("help", min(timed("--help", store="none") for _ in range(5)), "s", 0.3)]
     with tempfile.TemporaryDirectory() as scratch:
-        store = os.environ.get(SMALL, scratch)
+        store = os.environ.get(SMALL) or scratch
         figures.append(at_most("abacus-small", timed("run", "abacus-small", store=store), "s", 40))
     if not quick:
         with tempfile.TemporaryDirectory() as store:

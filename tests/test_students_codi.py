@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import architectures
-from stillroom.errors import DataError
+from stillroom.errors import DataError, UsageError
 from stillroom.students import adapters
 from stillroom.students.chains import Chain
 from stillroom.students.codi import CodiConfig, CodiObjective, codi_batches, distillation, longest, projection
@@ -222,6 +222,43 @@ def test_an_update_in_parts_is_the_update_whole(way: str, parts: int) -> None:
         for name, count in whole.counts.items()
     }
     assert summed == pytest.approx(said(objective, whole), rel=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", MODELS)
+def test_words_fill_the_context_where_another_row_is_long(kind: str) -> None:
+    """Both rows fit into 64 places; the padding behind the words of the one with the longer question would not."""
+    long = dataclasses.replace(CHAINS[0], problem="long", prompt=[4 + i % 16 for i in range(40)], steps=[[20] * 4] * 2)
+    wordy = dataclasses.replace(
+        CHAINS[1], problem="wordy", prompt=[4 + i % 16 for i in range(20)], steps=[[20] * 17] * 3
+    )
+    objective = made(kind, drop_last_step=True)
+    assert objective.model.config.max_position_embeddings == 64
+    batch = batches(objective.config, 2, [long, wordy])(0, 0, 1)
+    rows = [{"long": long, "wordy": wordy}[name] for name in batch.problems]
+    assert said(objective, batch) == pytest.approx(numbers(plain_loop(objective, rows)), rel=1e-5, abs=1e-5)
+
+
+@torch.no_grad()
+def test_words_aside_leave_what_is_thought_as_it_was() -> None:
+    objective = made("llama")
+    tensors = batches(objective.config, 8)(0, 0, 1).tensors
+    question = tensors["question_BQ"], tensors["length_B"]
+    minds = [Thinking(objective.model, *question, torch.full_like(question[1], 3)) for _ in range(2)]
+    minds[0].in_words(question[0], tensors["asked_B"], tensors["words_BW"], 1, hidden_states=False)
+    for name in ("next_B", "seen_BT", "bridge_Bd", "hidden_Bd"):
+        assert torch.equal(getattr(minds[0], name), getattr(minds[1], name))
+    for one in minds:
+        one.think(objective.projection)
+    assert torch.equal(torch.stack(minds[0].thoughts), torch.stack(minds[1].thoughts))
+
+
+def test_a_window_shorter_than_the_text_is_refused() -> None:
+    """Such a model counts its window over padding, so that a short row would lose its question."""
+    objective = made("llama")
+    objective.model.config.sliding_window = 16
+    with pytest.raises(UsageError, match=r"sees 16 tokens back .*sliding_window"):
+        objective(**batches(objective.config, 8)(0, 0, 1).tensors)
 
 
 def test_each_term_moves_what_it_should_and_the_target_is_left_alone() -> None:

@@ -13,7 +13,7 @@ from stillroom.records import Lesson
 from stillroom.students import BaseConfig, StudentConfig, load, make_base, make_student
 from stillroom.students.chains import chains
 from stillroom.students.methods import Methods, course
-from stillroom.students.scratch import ScratchConfig
+from stillroom.students.scratch import PAUSE, ScratchConfig
 from stillroom.training import FitConfig
 from toys import sums, workplace
 
@@ -79,12 +79,19 @@ def test_texts_longer_than_the_model_holds_are_named(method: str, room: dict[str
         course(Methods.parse(COURSES[method], "x"), student, chains(LESSONS, student), lengths, FIT)
 
 
-@pytest.mark.parametrize("method", COURSES)
+@pytest.mark.parametrize("method", ["codi", "filler", "coconut"])
 def test_a_lesson_without_a_question_is_named(method: str, room: dict[str, Path]) -> None:
+    """A filler's pauses are no question."""
     student, lengths = load(room["base"]), [len(p.question) for p in PROBLEMS]
-    taught = [replace(chain, prompt=[]) if chain.problem == "sum-3" else chain for chain in chains(LESSONS, student)]
+    pauses = [3, 3] if method == "filler" else []
+    taught = [replace(chain, prompt=[*chain.prompt, *pauses]) for chain in chains(LESSONS, student)]
+    taught[3] = replace(taught[3], prompt=pauses)
+    given = {"codi": {"thoughts": 2, "filler": True}} if method == "filler" else COURSES[method]
+    if method == "filler":
+        student = replace(student, manner=student.manner.model_copy(update={"pauses": 2}))
+        student.tokenizer.add_special_tokens({"additional_special_tokens": [PAUSE]})
     with pytest.raises(DataError, match=r"^lesson sum-3: no question"):
-        course(Methods.parse(COURSES[method], "x"), student, taught, lengths, FIT)
+        course(Methods.parse(given, "x"), student, taught, lengths, FIT)
 
 
 def test_a_student_learns_by_one_method() -> None:

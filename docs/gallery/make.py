@@ -16,7 +16,9 @@ HERE = Path(__file__).parent
 
 
 def main(report: Path) -> None:
-    browser = next(path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name)))
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        sys.exit("pictures are taken in the system's Chromium, and there is none: install the package chromium")
     lines = ["# Gallery", ""]
     with sync_playwright() as driver:
         page = driver.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"]).new_page(

@@ -88,8 +88,8 @@ class Live:
     def read(self, documents: Sequence[int]) -> Tokens:
         """Raises `DataError` for an activation that is not finite, with the model, the document and the position."""
         order = sorted(documents, key=lambda d: len(self.ids[d]))
-        parts = (self._batch(order[start : start + self.batch_size]) for start in range(0, len(order), self.batch_size))
-        return joined(parts, sum(len(self.ids[d]) for d in order))
+        batches = (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
+        return Tokens(*joined((self._batch(rows).tensors for rows in batches), sum(len(self.ids[d]) for d in order)))
 
     def _batch(self, documents: Sequence[int]) -> Tokens:
         rows = [self.ids[d] for d in documents]
@@ -108,17 +108,15 @@ class Live:
         return tokens
 
 
-def joined(parts: Iterable[Tokens], count: int) -> Tokens:
-    """All `count` tokens in their order, written as they come: beside their sum, parts would hold all of them twice."""
-    found: Tokens | None = None
+def joined(parts: Iterable[tuple[Tensor, ...]], count: int) -> tuple[Tensor, ...]:
+    """The rows of all parts, `count` of them, written as they come: beside their sum, parts would hold all twice."""
+    found: tuple[Tensor, ...] = ()
     filled = 0
     for part in parts:
-        if found is None:
-            found = Tokens(*(tensor.new_empty(count, *tensor.shape[1:]) for tensor in part.tensors))
-        for whole, tensor in zip(found.tensors, part.tensors, strict=True):
-            whole[filled : filled + len(part)] = tensor
-        filled += len(part)
-    assert found is not None, "asked of one document at least"
+        found = found or tuple(tensor.new_empty(count, *tensor.shape[1:]) for tensor in part)
+        for whole, tensor in zip(found, part, strict=True):
+            whole[filled : filled + len(tensor)] = tensor
+        filled += len(part[0])
     return found
 
 

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from stillroom.crosscoder.data import Live, Tokens
+from stillroom.crosscoder.data import Live, Tokens, joined
 from stillroom.errors import DataError
 from stillroom.files import read_json, sha256, write_json
 from stillroom.harvest import ROWS, VECTORS, write_shards
@@ -50,10 +50,11 @@ class Harvested:
     def read(self, documents: Sequence[int]) -> Tokens:
         """Raises `DataError` for a shard that is missing or damaged."""
         starts = [0, *accumulate(self.lengths)]
-        parts = [part for d in sorted(documents) for part in self._rows(starts[d], starts[d + 1])]
+        parts = ((part,) for d in sorted(documents) for part in self._rows(starts[d], starts[d + 1]))
         told = [(d, at, token) for d in sorted(documents) for at, token in enumerate(self.ids[d])]
         document_N, position_N, token_N = torch.tensor(told).T
-        return Tokens(torch.cat(parts), document_N, position_N, token_N)
+        (x_NMD,) = joined(parts, len(told))
+        return Tokens(x_NMD, document_N, position_N, token_N)
 
     def _rows(self, start: int, stop: int) -> Iterator[Tensor]:
         while start < stop:

@@ -20,7 +20,7 @@ from stillroom.training import Batch, Batches
 IGNORED = -100
 CE = "ce"
 STEP = 8
-"""Padded lengths are multiples of it: every shape that a process meets costs it memory for good, and time."""
+"""Padded lengths are multiples of it where texts vary: every shape that a process meets costs it memory for good."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def padded(rows: Sequence[Example], pad: int) -> dict[str, Tensor]:
     ids_BT = right_padded([row.prompt + row.completion for row in rows], pad)
     labels_BT = right_padded([[IGNORED] * len(row.prompt) + row.completion for row in rows], IGNORED)
     length = ids_BT.shape[1]
-    first = max(1, min((len(row.prompt) for row in rows), default=1))  # the first position that can be predicted
+    first = max(1, min(len(row.prompt) for row in rows))  # the first position that can be predicted
     first = max(1, length - stepped(length - first))
     return {"input_ids_BT": ids_BT, "labels_BK": labels_BT[:, first:], "keep_K": torch.arange(first - 1, length - 1)}
 

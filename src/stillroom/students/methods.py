@@ -68,8 +68,6 @@ def course(
     """`lengths` are of the questions, by which batches are grouped. Raises `DataError` for texts that do not fit the
     model and `ConfigError` for stages that do not fit the run."""
     begin, end = student.ends_of_thoughts()
-    if unasked := [chain.problem for chain in taught if not chain.prompt]:
-        raise DataError(f"lesson {', '.join(unasked[:SHOWN])}: no question, which a student could be silent about")
     _refuse_long(methods, taught, len(begin) + len(end), student.context)
     pad, order = int(student.tokenizer.pad_token_id), (fit.batch_size, fit.seed)
     explains = (methods.codi and methods.codi.explain) or (methods.coconut and methods.coconut.explain)
@@ -77,17 +75,25 @@ def course(
     if methods.codi is not None:
         if methods.codi.filler:  # its pauses stand where thoughts would, not in its questions
             taught = [replace(chain, prompt=chain.prompt[: -methods.fillers or None]) for chain in taught]
+        _refuse_unasked(taught)
         pauses = student.pauses() if methods.codi.filler else []
         batches = codi.codi_batches(taught, lengths, methods.codi, begin, end, pad, *order, pauses)
         projection, ends = student.projection, (*begin, *end)
         return Course(codi.CodiObjective(student.model, projection, methods.codi, ends, decoder), batches)
     if methods.coconut is not None:
+        _refuse_unasked(taught)
         batches = coconut.coconut_batches(taught, lengths, methods.coconut, fit.updates, begin, end, pad, *order)
         objective = coconut.CoconutObjective(student.model, methods.coconut, decoder)
         return Course(objective, batches, coconut.resets(methods.coconut, fit.updates))
     assert methods.stepwise is not None, "asked where one of the methods is given"
     batches = stepwise.stepwise_batches(taught, lengths, methods.stepwise, fit.updates, pad, *order)
     return Course(SftObjective(student.model), batches, stepwise.resets(methods.stepwise, fit.updates))
+
+
+def _refuse_unasked(taught: Sequence[Chain]) -> None:
+    """There would be no last token of the question, at which thinking begins."""
+    if unasked := [chain.problem for chain in taught if not chain.prompt]:
+        raise DataError(f"lesson {', '.join(unasked[:SHOWN])}: no question that could be thought about: leave it out")
 
 
 def _refuse_long(methods: Methods, taught: Sequence[Chain], ends: int, context: int) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from stillroom.errors import DataError
+from stillroom.errors import DataError, UsageError
 
 PROJECTION = "projection.safetensors"
 
@@ -64,6 +64,9 @@ class Thinking:
 
     def __init__(self, model: Any, question_BQ: Tensor, length_B: Tensor, steps_B: Tensor) -> None:
         self.model, self.steps = model, int(steps_B.max())
+        told = model.config.get_text_config()
+        self.places = getattr(told, "max_position_embeddings", None)
+        self.window = getattr(told, "sliding_window", None)
         self.makes_BK = torch.arange(self.steps, device=steps_B.device) < steps_B[:, None]
         self.embed = model.get_input_embeddings()
         self.cache = DynamicCache()
@@ -107,9 +110,18 @@ class Thinking:
         return self.model(**inputs, logits_to_keep=labels, output_hidden_states=hidden_states)
 
     def _inputs(self, inputs_BAd: Tensor, real_BA: Tensor) -> dict[str, Any]:
-        """Of one more pass: what is real in it is seen by what comes after it, and takes a position."""
+        """Of one more pass: what is real in it is seen by what comes after it, and takes a position. Padding on the
+        right of a short row would take one beyond a table of positions. Raises `UsageError` for a window of attention,
+        which models count over padding too."""
         self.seen_BT = torch.cat([self.seen_BT, real_BA], 1)
+        if self.window is not None and self.seen_BT.shape[1] > self.window:
+            raise UsageError(
+                f"this model sees {self.window} tokens back (its config's sliding_window), and {self.seen_BT.shape[1]} "
+                "stand here with thoughts among them: leave the long problems out, or choose a model without a window"
+            )
         positions_BA = self.next_B[:, None] + (real_BA.cumsum(1) - 1).clamp(min=0)
+        if self.places is not None:
+            positions_BA = positions_BA.clamp(max=self.places - 1)
         self.next_B = self.next_B + real_BA.sum(1)
         return {
             "inputs_embeds": inputs_BAd, "attention_mask": self.seen_BT, "position_ids": positions_BA,
