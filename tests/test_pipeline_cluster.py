@@ -145,6 +145,33 @@ def test_a_stage_is_given_a_processor_a_thread_and_never_more_than_a_machine_has
     assert [many.parts(of["predictions"], 3, "cuda"), many.parts(of["student"], 1, "cpu")] == [2, 1]
 
 
+def test_the_worker_of_a_base_or_a_student_does_nothing_after_it(tmp_path: Path) -> None:
+    """What is handed to Ray: how often a worker may do each stage's task."""
+    most: dict[str, set[object]] = {}
+
+    class Task:
+        def __init__(self, given: dict[str, object]) -> None:
+            self.given = given
+
+        def options(self, name: str, **_: object) -> "Task":
+            most.setdefault(kinds[name], set()).add(self.given.get("max_calls"))
+            return self
+
+        def remote(self, *_: object) -> None:
+            pass
+
+    class Ray:
+        def remote(self, *function: object, **given: object) -> object:
+            return Task(given) if function else lambda _: Task(given)
+
+    plan, settings = planned()
+    kinds = {stage.name: stage.stage for stage in plan}
+    list(cluster._submit(Ray(), plan, Store(tmp_path), settings, Room(cpus=1, gpus=0, most_cpus=1)))
+    assert {kind: most[kind] for kind in ("base", "student", "lessons", "predictions")} == {
+        "base": {1}, "student": {1}, "lessons": {None}, "predictions": {None},
+    }  # fmt: skip
+
+
 def test_a_machine_with_other_code_or_without_the_folder_is_named(tmp_path: Path) -> None:
     here = cluster.Visit(tmp_path / "store", 60.0, tmp_path, cluster.code_version(), {})
     for visit, words in (

@@ -28,6 +28,8 @@ SHARED_OUT = "predictions"
 """The kind of stage that is done in parts."""
 ON_A_DEVICE = ("base", "student", "predictions", "lens")
 """The kinds of stages that compute on an accelerator where there is one."""
+ALONE = ("base", "student")
+"""The kinds of stages whose worker ends with them: what training leaves in a process is as much as others need."""
 RETRIES = 3
 """How often a task is begun again whose worker died."""
 OBJECTS = 100 << 20
@@ -113,7 +115,7 @@ def _submit(ray: Any, plan: Sequence[Stage], store: Store, settings: Settings, r
     visit = Visit(store.root.absolute(), store.patience, Path.cwd(), code_version(), given(settings))
     todo = [stage for stage in plan if store.find(stage) is None]
     count = sum(stage.stage == SHARED_OUT for stage in todo)
-    task = ray.remote(work)
+    task, last = ray.remote(work), ray.remote(max_calls=1)(work)
     promised: dict[str, Any] = {}
     for stage in todo:
         parents = [promised[parent.key] for parent in stage.parents.values() if parent.key in promised]
@@ -122,7 +124,7 @@ def _submit(ray: Any, plan: Sequence[Stage], store: Store, settings: Settings, r
         for part in range(parts if parts > 1 else 0):
             named = task.options(name=f"{stage.name} {part + 1}/{parts}", max_retries=RETRIES, **needs)
             parents.append(named.remote(visit, stage, (part, parts), *parents))
-        named = task.options(name=stage.name, max_retries=RETRIES, **needs)
+        named = (last if stage.stage in ALONE else task).options(name=stage.name, max_retries=RETRIES, **needs)
         promised[stage.key] = named.remote(visit, stage, None, *parents)
         yield promised[stage.key]
 
