@@ -1,5 +1,7 @@
 """A BatchTopK crosscoder's training step beside a plain one: dense encode, `torch.topk`, dense decode.
 
+    .venv/bin/python benchmarks/crosscoder.py [--quick]      (--quick: two rounds at each width, not 7 and 3)
+
 Both start from the same weights, see the same batches, and take the whole step: forward, backward, clipping, fused
 AdamW. Their losses must agree at every update. Bars: 1.3 × the plain step in the same precision, 2.5 × one in float32.
 The share of the machine's matrix-product rate is that of the plain step's arithmetic, most of which ours avoids.

@@ -1,6 +1,6 @@
 """The grader: verdicts a second in process and through `stillroom grade`, baits, and memory over many lines.
 
-    .venv/bin/python benchmarks/grade.py [--quick]      (--quick: 50,000 lines for memory in place of 1,000,000)
+    .venv/bin/python benchmarks/grade.py [--quick]      (--quick: 120,000 lines for memory in place of 1,020,000)
 
 The last line printed is JSON; the exit code is 0 when every figure holds its bar.
 """

@@ -1,6 +1,6 @@
 """The report of a run in Chromium: how large it is, and how soon its text and its first figure stand there.
 
-    .venv/bin/python benchmarks/report.py [REPORT.html] [--quick]
+    .venv/bin/python benchmarks/report.py [REPORT.html] [--quick]      (--quick: 5 opens, not 15)
 
 `REPORT.html` is a report of `abacus` (`stillroom report abacus -o REPORT.html`); without it, one of `abacus-small` is
 made. Each open is a browser of its own; medians are told. Needs the system's Chromium and the package playwright.

@@ -1,6 +1,6 @@
 """The organism from end to end: wall time and peak memory of `make run`, of its reuse, and of `--help`.
 
-    .venv/bin/python benchmarks/run.py [--quick]      (--quick runs abacus-small alone)
+    .venv/bin/python benchmarks/run.py [--quick]      (--quick: `--help` and abacus-small alone)
 
 The last line printed is JSON; the exit code is 0 when every figure holds its bar.
 """

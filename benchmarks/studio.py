@@ -1,9 +1,9 @@
-"""The studio under ten visitors: how long an answer takes, and whether memory stays flat in their second minute.
+"""The studio under ten visitors: how long an answer takes, and whether memory stays flat in the second half.
 
-    .venv/bin/python benchmarks/studio.py STORE [--quick]
+    .venv/bin/python benchmarks/studio.py [STORE] [--quick]      (--quick: 15 seconds, not 120)
 
 `STORE` holds a run of `abacus-small` (else one is made). Each visitor is a client of its own, which asks the latent
-student one question after another, after 6, 5 or 4 thoughts, as the page does. In the first minute the allocator's
+student one question after another, after 6, 5 or 4 thoughts, as the page does. In the first half the allocator's
 pools and ten turns of every conversation fill; what grows in the second is lost. Needs the extra `studio`.
 """
 

@@ -1,6 +1,6 @@
 """Latent students: think-and-answer and a full trace in batches, against a plain loop that decodes one at a time.
 
-    .venv/bin/python benchmarks/thoughts.py [--quick] [--width 128] [--device cuda]    (--quick: fewer at width 512)
+    .venv/bin/python benchmarks/thoughts.py [--quick] [--width 128] [--device cuda]    (--quick: 64 questions at 512)
 
 Both sides: untrained Llamas with bfloat16 weights, the same threads, six thoughts, eight answer tokens, none of which
 ends an answer. The plain loop is timed on a sample (16 questions; each variant of the trace on one), in turn with ours;

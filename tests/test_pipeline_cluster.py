@@ -140,6 +140,10 @@ def test_a_stage_is_given_a_processor_a_thread_and_never_more_than_a_machine_has
     assert room.needs(of["student"], "auto") == {"num_cpus": 3, "num_gpus": 1}
     assert room.needs(of["predictions"], "cpu")["num_cpus"] == 4
     assert room.needs(of["scores"], "auto") == {"num_cpus": 1, "num_gpus": 0}
+    looked = "crosscoder={pairs: [[base, distilled]], fit: {threads: 2}}"
+    plan, _ = planned(looked, "students={distilled: {variant: distilled}}", "sweep={}")
+    (one,) = [stage for stage in plan if stage.stage == "crosscoder"]
+    assert room.needs(one, "cpu")["num_cpus"] == 2  # its threads stand deeper in its config
     many = Room(cpus=36, gpus=8, most_cpus=9)
     assert [many.parts(of["predictions"], count, "cpu") for count in (1, 2, 3, 5)] == [4, 2, 1, 1]
     assert [many.parts(of["predictions"], 3, "cuda"), many.parts(of["student"], 1, "cpu")] == [2, 1]

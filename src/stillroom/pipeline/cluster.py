@@ -70,15 +70,22 @@ class Room:
 
     def needs(self, stage: Stage, device: str) -> dict[str, int]:
         """What a stage is given: a processor a thread, as far as one machine has them, and an accelerator."""
-        threads = stage.config.get("fit", stage.config).get("threads", 1)
         on_gpu = device != "cpu" and stage.stage in ON_A_DEVICE and self.gpus > 0
-        return {"num_cpus": max(1, min(threads, self.most_cpus)), "num_gpus": int(on_gpu)}
+        return {"num_cpus": max(1, min(threads(stage.config), self.most_cpus)), "num_gpus": int(on_gpu)}
 
     def parts(self, stage: Stage, count: int, device: str) -> int:
         """In how many parts to do a stage when `count` of its kind are to be done."""
         needs = self.needs(stage, device)
         slots = self.gpus if needs["num_gpus"] else self.cpus // needs["num_cpus"]
         return max(1, slots // count) if stage.stage == SHARED_OUT else 1
+
+
+def threads(config: Mapping[str, Any]) -> int:
+    """How many a stage's config asks for; a crosscoder's stand below `settings`, a reader's and an oracle's below
+    `reader`."""
+    own = config.get("settings") or config.get("reader") or config
+    asked: int = own.get("fit", own).get("threads", 1)
+    return asked
 
 
 @dataclass(frozen=True)
