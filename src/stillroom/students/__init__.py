@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from stillroom.config import Config
 from stillroom.devices import use
@@ -44,19 +45,20 @@ class BaseConfig(Config):
 def make_base(config: BaseConfig, at: Workplace) -> None:
     """Stage `base`: tokenizer from all texts of the training split, a new model, and the base lessons learned."""
     device = use(at.device, config.fit.threads)
-    lessons = read_lines(at.parents["lessons"] / "lessons.jsonl", Lesson)
-    worked = read_lines(at.parents["worked"] / "lessons.jsonl", Lesson)
-    texts = [render(lesson.prompt, "plain") + lesson.completion for lesson in [*lessons, *worked]]
-    if config.scratch.tokenizer == "word":
-        numbers = {int(word) for text in texts for word in text.replace(".", " ").split() if word.isdecimal()}
-        tokenizer = word_tokenizer(texts, range(max(numbers, default=0) + 1))
-    else:
-        tokenizer = bpe_tokenizer(texts, config.scratch.vocabulary)
+    tokenizer = _tokenizer(config.scratch, at)
     model = scratch_model(config.scratch, tokenizer, config.fit.seed)
     model.to(device)  # type: ignore[arg-type]
-    student = Student(model, tokenizer, Manner())
-    del lessons, worked, texts  # as large as the model's own training
-    _teach(student, SftObjective(model), config.fit, at, by_question=False)
+    _teach(Student(model, tokenizer, Manner()), SftObjective(model), config.fit, at, by_question=False)
+
+
+def _tokenizer(config: ScratchConfig, at: Workplace) -> PreTrainedTokenizerFast:
+    """Of all words, or bytes, of the lessons and the worked ones; and of every number up to the largest."""
+    lessons = [one for role in ("lessons", "worked") for one in read_lines(at.parents[role] / "lessons.jsonl", Lesson)]
+    texts = [render(lesson.prompt, "plain") + lesson.completion for lesson in lessons]
+    if config.tokenizer == "bpe":
+        return bpe_tokenizer(texts, config.vocabulary)
+    numbers = {int(word) for text in texts for word in text.replace(".", " ").split() if word.isdecimal()}
+    return word_tokenizer(texts, range(max(numbers, default=0) + 1))
 
 
 class StudentConfig(Methods):

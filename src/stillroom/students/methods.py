@@ -14,7 +14,7 @@ from stillroom.students.chains import Chain
 from stillroom.students.coconut import CoconutConfig
 from stillroom.students.codi import CodiConfig
 from stillroom.students.folders import Student
-from stillroom.students.sft import SHOWN, SftObjective
+from stillroom.students.sft import SftObjective, named
 from stillroom.students.step_decoder import StepDecoder
 from stillroom.students.stepwise import StepwiseConfig
 from stillroom.training import Batches, FitConfig
@@ -93,7 +93,7 @@ def course(
 def _refuse_unasked(taught: Sequence[Chain]) -> None:
     """There would be no last token of the question, at which thinking begins."""
     if unasked := [chain.problem for chain in taught if not chain.prompt]:
-        raise DataError(f"lesson {', '.join(unasked[:SHOWN])}: no question that could be thought about: leave it out")
+        raise DataError(f"{named(unasked)}: no question that could be thought about: leave it out")
 
 
 def _refuse_long(methods: Methods, taught: Sequence[Chain], ends: int, context: int) -> None:
@@ -101,10 +101,9 @@ def _refuse_long(methods: Methods, taught: Sequence[Chain], ends: int, context: 
     lengths = [_longest(methods, chain, ends) for chain in taught]
     long = [f"{row.problem} ({length})" for row, length in zip(taught, lengths, strict=True) if length > context]
     if long:
-        more = f" and {len(long) - SHOWN} more" if len(long) > SHOWN else ""
         raise DataError(
-            f"lesson {', '.join(long[:SHOWN])}{more}: longer, with its steps or its thoughts, than the "
-            f"{context} tokens that the model holds: choose a model with a longer context, or leave such problems out"
+            f"{named(long)}: longer, with its steps or its thoughts, than the {context} tokens that the model holds: "
+            "choose a model with a longer context, or leave such problems out"
         )
 
 

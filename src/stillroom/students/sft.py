@@ -71,18 +71,19 @@ def encode(lessons: Sequence[Lesson], student: Student) -> list[Example]:
     ]
     empty = [lesson.problem for lesson in lessons if not lesson.completion]
     if empty:
-        raise DataError(f"{_named(empty)}: the completion has no token, so there is nothing to learn")
+        raise DataError(f"{named(empty)}: the completion has no token, so there is nothing to learn")
     long = [f"{example.problem} ({example.length} tokens)" for example in examples if example.length > student.context]
     if long:
         raise DataError(
-            f"{_named(long)}: longer than the {student.context} tokens that the model holds: raise "
+            f"{named(long)}: longer than the {student.context} tokens that the model holds: raise "
             "base.scratch.positions, choose a model with a longer context, or leave such problems out"
         )
     if not any(example.labels for example in examples):
-        raise DataError(f"{_named([e.problem for e in examples])}: no token of any lesson is a label")
+        raise DataError(f"{named([e.problem for e in examples])}: no token of any lesson is a label")
     return examples
 
 
-def _named(problems: Sequence[str]) -> str:
+def named(problems: Sequence[str]) -> str:
+    """The first lessons of those that offend, and how many more there are."""
     more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
     return f"lesson {', '.join(problems[:SHOWN])}{more}"
