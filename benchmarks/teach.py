@@ -116,7 +116,5 @@ def main() -> None:
     close("teach", figures, load, "openai")
 
 
-if sys.argv[1:2] == ["--watch"]:
-    watch(sys.argv[2:])
-else:
-    main()
+if __name__ == "__main__":
+    watch(sys.argv[2:]) if sys.argv[1:2] == ["--watch"] else main()

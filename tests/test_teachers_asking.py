@@ -1,8 +1,10 @@
 """Laws of asking, against a provider on loopback that stumbles: nothing is lost, nothing is paid for twice."""
 
+import asyncio
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +15,15 @@ from typing import Any
 
 import pytest
 
-from loopback import OK, Loopback, faults_of
+from loopback import DROP, HALF, HANG, OK, Loopback, faults_of
 from stillroom.errors import TeacherError, UsageError
 from stillroom.teachers import limits
 from stillroom.teachers.asking import AnthropicConfig, Desk, OpenAIConfig
+from stillroom.teachers.clients import ApiClient
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
 from stillroom.teachers.questions import Questions
+from stillroom.teachers.requests import Ask, Transient
 from stillroom.teachers.teaching import ask_and_write, finish, forecast
 
 SECRET = "sk-the-secret-key"
@@ -126,6 +130,33 @@ def test_no_network(tmp_path: Path) -> None:
     config = OpenAIConfig(model="m", base_url="http://127.0.0.1:9/v1")
     with pytest.raises(TeacherError, match=r"cannot be reached.*look at the network"):
         ask_and_write(config, questions(tmp_path), desk(tmp_path, attempts=2), tmp_path / "cot.jsonl")
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("fault", "said", "billed"),
+    [
+        ("closed", "cannot be reached, or hung up (ClientConnectorError", False),
+        (DROP, "cannot be reached, or hung up (ServerDisconnectedError", True),
+        (HALF, "cannot be reached, or hung up (ClientPayloadError", True),
+        (HANG, "did not answer in time", True),
+    ],
+)
+def test_what_befell_a_request_is_told_and_only_what_never_left_is_not_billed(name, fault, said, billed) -> None:
+    with Loopback(faults=(fault,)) as server:
+        url = server.openai if name == "openai" else server.anthropic
+        endpoint = url.replace(str(server.port), "9") if fault == "closed" else url
+
+        async def asked() -> None:
+            client = ApiClient(name, endpoint, timeout=0.3)
+            try:
+                await client.ask(Ask(name, "m", endpoint, ({"role": "user", "content": "?"},), 5, None, 0))
+            finally:
+                await client.close()
+
+        with pytest.raises(Transient, match=re.escape(said)) as told:
+            asyncio.run(asked())
+        assert told.value.billed is billed
 
 
 def test_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

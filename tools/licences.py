@@ -32,22 +32,24 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def needed(requirements: Iterable[str]) -> list[str]:
-    """The packages of those requirements that hold on this machine."""
-    told = map(Requirement, requirements)
-    return [plain(one.name) for one in told if one.marker is None or one.marker.evaluate({"extra": ""})]
+def needed(requirements: Iterable[str], extra: str = "") -> list[str]:
+    """The packages of those requirements that hold on this machine, and `package[extra]` for the extras of theirs."""
+    told = [
+        one for one in map(Requirement, requirements) if one.marker is None or one.marker.evaluate({"extra": extra})
+    ]
+    return [f"{plain(one.name)}{more}" for one in told for more in ("", *(f"[{each}]" for each in sorted(one.extras)))]
 
 
 def reached(start: list[str]) -> set[str]:
     """The packages that these bring, themselves included, as far as they are installed."""
-    found, waiting = set[str](), deque(start)
+    met, waiting = set[str](), deque(start)
     while waiting:
-        name = waiting.popleft()
-        if name in found or not installed(name):
-            continue
-        found.add(name)
-        waiting += needed(metadata.requires(name) or ())
-    return found
+        one = waiting.popleft()
+        name, _, extra = one.rstrip("]").partition("[")
+        if one not in met and installed(name):
+            met.add(one)
+            waiting += needed(metadata.requires(name) or (), extra)
+    return {one for one in met if "[" not in one}
 
 
 def installed(name: str) -> bool:

@@ -91,7 +91,7 @@ class Endpoint:
 
     def _send(self, asks: Sequence[Ask], journal: Journal) -> None:
         purse = Purse(self.limits.max_usd, self.limits.price_of(*self.who), ":".join(self.who[:2]))
-        client = SameModel(ApiClient(OPENAI, self.who[2], self.limits.timeout_s, self.limits.concurrency))
+        client = SameModel(ApiClient(OPENAI, self.who[2], self.limits.timeout_s))
         with meter(":".join(self.who[:2]), len(asks), "requests") as bar:
             tally: Tally = drive(lambda: send(client, asks, journal, self.limits, purse, bar))
         conclude(tally)

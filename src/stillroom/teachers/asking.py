@@ -209,7 +209,7 @@ def gather(asks: Asks, journal: Journal, desk: Desk, total: int) -> Tally:
 
 
 async def _send(asks: Asks, journal: Journal, limits: Limits, purse: Purse, bar: Meter) -> Tally:
-    client = ApiClient(asks.who[0], asks.who[2], limits.timeout_s, limits.concurrency)
+    client = ApiClient(asks.who[0], asks.who[2], limits.timeout_s)
     if not limits.batch:
         return await send(client, asks, journal, limits, purse, bar)
     run = Run(client, journal, limits, purse, bar)

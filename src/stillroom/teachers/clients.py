@@ -4,11 +4,11 @@ Their own retries are off: `running` retries. Keys come from the environment, an
 """
 
 import email.utils
-import itertools
 import json
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,8 +22,6 @@ KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 TOO_LONG = re.compile(r"context.?length|maximum context|prompt is too long|too many tokens|input is too long", re.I)
 NO_CREDIT = re.compile(r"insufficient_quota|exceeded your current quota|credit balance|billing", re.I)
 PATHS = {"openai": "/chat/completions", "anthropic": "/v1/messages"}
-POOL = 16
-"""Connections a client: the time that its pool takes for a request grows with their number."""
 LATER = (408, 409, 425, 429)
 NO_TEMPERATURE = re.compile(
     r"\btemperature\b['`\"]*(?::| is (deprecated|not supported)| does not support| may only| cannot)"
@@ -74,7 +72,7 @@ def library(name: str) -> Any:
         return __import__(name)
     except ImportError:
         raise TeacherError(
-            f"the teacher {name!r} needs its client library: pip install -e '.[api]' in the checkout"
+            f"teachers that are asked over a network need {name!r}: pip install -e '.[api]' in the checkout"
         ) from None
 
 
@@ -83,36 +81,36 @@ class NotFound(TeacherError):
 
 
 class ApiClient:
-    """What both libraries share: how errors are told and judged."""
+    """What both libraries share: how errors are told and judged. Connections are aiohttp's, through the libraries' own
+    adapters: those of httpx2 take more of the processor than all that is done here."""
 
-    def __init__(self, teacher: str, endpoint: str, timeout: float, concurrency: int = 1) -> None:
+    def __init__(self, teacher: str, endpoint: str, timeout: float) -> None:
         self.teacher, self.endpoint = teacher, endpoint
+        self._aiohttp = library("aiohttp")  # before the package, which looks for it once
         self.package = library(teacher)
         self._http_error = library("httpx2").HTTPError
         self._key = key_of(teacher, endpoint)
+        warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)  # one of megabytes is rare
         make = self.package.AsyncOpenAI if teacher == "openai" else self.package.AsyncAnthropic
         try:
-            self._pools = [
-                make(api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout)
-                for _ in range(-(-concurrency // POOL))
-            ]
+            connections = self.package.DefaultAioHttpClient()
+            self.api: Any = make(
+                api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout, http_client=connections
+            )
         except (ValueError, library("httpx2").InvalidURL) as error:
             raise TeacherError(
                 f"no connection can be set up ({self.scrub(str(error))}): look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
             ) from None
-        self._turn = itertools.cycle(self._pools)
-        self.api: Any = self._pools[0]
 
     async def close(self) -> None:
-        for pool in self._pools:
-            await pool.close()
+        await self.api.close()
 
     async def ask(self, ask: Ask) -> Reply:
         """Through the library's `post`, which spares the typed layer: half of a request's time."""
         path, body = PATHS[self.teacher], BODIES[self.teacher](ask)
         options = {"headers": headers_of(ask)}
         message = await self.guard(
-            lambda: next(self._turn).post(path, cast_to=object, body=body, options=options), f"model {ask.model!r}"
+            lambda: self.api.post(path, cast_to=object, body=body, options=options), f"model {ask.model!r}"
         )
         return self.hidden(read_reply(self.teacher, message))
 
@@ -127,16 +125,24 @@ class ApiClient:
             return await call()
         except self.package.APIStatusError as error:
             raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), about) from None
-        except self.package.APITimeoutError:
-            raise Transient(f"{self.endpoint} did not answer in time", billed=True) from None
-        except self.package.APIConnectionError as error:
-            cause = self.scrub(f"{type(error.__cause__).__name__}: {error.__cause__}")
-            billed = type(error.__cause__).__name__ not in ("ConnectError", "ConnectTimeout")
-            raise Transient(f"{self.endpoint} cannot be reached, or hung up ({cause})", billed=billed) from None
-        except self._http_error as error:  # the library wraps none that comes in mid-stream
-            raise Transient(f"{self.endpoint} hung up ({type(error).__name__})", billed=True) from None
+        except (self.package.APIConnectionError, self._http_error, self._aiohttp.ClientError) as error:
+            raise self._unheard(error) from None
         except (json.JSONDecodeError, UnicodeDecodeError, self.package.APIResponseValidationError):
             raise Transient(f"{self.endpoint} answered with something that is not JSON", billed=True) from None
+
+    def _unheard(self, error: BaseException) -> Transient:
+        """No whole answer came. What befell is told by its causes: the libraries' adapter calls a refused connection a
+        time-out. Only a request that never left is not billed."""
+        met = [error]
+        while met[-1].__cause__ is not None:
+            met.append(met[-1].__cause__)
+        unsent = (self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError)
+        billed = not any(isinstance(each, unsent) for each in met)
+        if any(isinstance(each, TimeoutError) for each in met):
+            return Transient(f"{self.endpoint} did not answer in time", billed=billed)
+        theirs = next((each for each in met if isinstance(each, self._aiohttp.ClientError)), met[-1])
+        cause = self.scrub(f"{type(theirs).__name__}: {theirs}")
+        return Transient(f"{self.endpoint} cannot be reached, or hung up ({cause})", billed=billed)
 
     def scrub(self, text: str) -> str:
         return " ".join(text.replace(self._key, "[key]").split())[:300] if self._key != "none" else text[:300]

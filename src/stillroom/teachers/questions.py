@@ -1,11 +1,14 @@
 """The questions of `stillroom teach`: JSON lines of the user's own or of GSM8K; faults are named by line."""
 
 import json
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from stillroom.errors import DataError
 from stillroom.files import numbered_lines
@@ -25,18 +28,29 @@ class Questions:
     limit: int | None = None
 
     def __iter__(self) -> Iterator[Problem]:
-        met: dict[int, int] = {}
+        """Raises `DataError` at a line that is no question, and behind the last line for an id that stands twice: what
+        is to be asked is gone through once before anything is sent, and 16 bytes a line are all that is kept."""
+        lines, ids = array("q"), array("q")
         for number, line in islice(numbered_lines(self.path), self.limit):
             row = read_row(line)
             if row is None or "question" not in row:
                 raise DataError(f"{self.path}:{number}: expected a JSON object with `question`; mend this line")
             problem = question(row, self.path, number)
-            first = met.setdefault(hash((problem.task, problem.id)), number)
-            if first != number:
-                raise DataError(
-                    f"{self.path}:{number}: the id {problem.id!r} stands in line {first} too; give each its own"
-                )
+            lines.append(number)
+            ids.append(hash((problem.task, problem.id)))
             yield problem
+        if len(np.unique(ids)) < len(ids):
+            self._refuse_twice(dict(zip(lines, ids, strict=True)))
+
+    def _refuse_twice(self, ids: dict[int, int]) -> None:
+        """Name the first id of all lines that an earlier line has too."""
+        first: dict[int, int] = {}
+        number = next(number for number, each in ids.items() if first.setdefault(each, number) != number)
+        row = read_row(next(line for at, line in numbered_lines(self.path) if at == number))
+        name = question(row or {}, self.path, number).id
+        raise DataError(
+            f"{self.path}:{number}: the id {name!r} stands in line {first[ids[number]]} too; give each its own"
+        )
 
 
 def read_row(line: str) -> dict[str, Any] | None:
