@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv run test check bench clean
+.PHONY: venv run test check bench docs clean
 
 venv: .venv/.ready
 
@@ -26,5 +26,8 @@ check: venv
 bench: venv
 	$(BIN)/python benchmarks
 
+docs: venv
+	$(BIN)/python tools/reference.py build/api
+
 clean:
-	rm -rf .venv stills .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv stills build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
