@@ -67,6 +67,11 @@ def test_arms_share_everything_but_their_lessons_and_pauses() -> None:
     assert people["normal"].parents["lessons"].key != people["distilled"].parents["lessons"].key
 
 
+def test_students_come_in_the_order_in_which_others_wait_for_them() -> None:
+    names = [stage.name for stage in plan("abacus") if stage.stage == "student"]
+    assert names == ["latent", "distilled", "again", "normal", "filler"]
+
+
 def test_a_further_task_is_asked_of_every_student_and_retrains_none() -> None:
     alone, further = plan("abacus"), plan("abacus", "test_on=[{name: abacus, seed: 5}]")
     assert {s.key for s in alone if s.stage == "student"} == {s.key for s in further if s.stage == "student"}
