@@ -148,6 +148,7 @@ def test_a_tokenizer_without_pauses_and_without_an_unknown_token_is_asked_all_th
 @pytest.mark.parametrize(
     ("manner", "told"),
     [
+        ({"9" * 5000: 1}, r"student\.json: 9{100}…: Extra inputs are not permitted; copy"),
         ({"pauses": 10**9}, r"1000000000 pauses or thoughts leave no room in a context of \d+ tokens"),
         ({"thoughts": {"count": 2, "begin": "zzz", "projected": False}}, "its tokenizer has no token 'zzz'"),
     ],

@@ -14,6 +14,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 SHOWN = 100
 """Letters of a name that a sentence repeats."""
@@ -78,3 +79,9 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 def shown(name: str) -> str:
     """A name as a sentence repeats it: cut where it is a page long."""
     return name if len(name) <= SHOWN else f"{name[:SHOWN]}…"
+
+
+def first_fault(error: Any) -> str:
+    """The field and the fault that a `pydantic.ValidationError` names first."""
+    first = error.errors(include_url=False)[0]
+    return f"{shown('.'.join(map(str, first['loc'])))}: {first['msg']}"

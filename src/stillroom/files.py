@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from stillroom.errors import DataError, StoreError
+from stillroom.errors import DataError, StoreError, first_fault
 from stillroom.progress import say
 
 R = TypeVar("R", bound=BaseModel)
@@ -168,9 +168,7 @@ def read_lines(path: Path, record: type[R]) -> list[R]:
         try:
             rows.append(record.model_validate_json(line))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))[:100]
-            raise DataError(f"{path}:{number}: {where}: {first['msg']}; mend or remove this line") from None
+            raise DataError(f"{path}:{number}: {first_fault(error)}; mend or remove this line") from None
     return rows
 
 

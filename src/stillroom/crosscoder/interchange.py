@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stillroom.crosscoder.model import Crosscoder
-from stillroom.errors import DataError
+from stillroom.errors import DataError, first_fault
 from stillroom.files import write_json
 
 CROSSCODER = 1
@@ -170,9 +170,7 @@ def _told(path: Path) -> Told:
     try:
         return Told.model_validate_json(file.read_bytes())
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{file}: {where}: {first['msg']}; fetch it again, or mend it") from None
+        raise DataError(f"{file}: {first_fault(error)}; fetch it again, or mend it") from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

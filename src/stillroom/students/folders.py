@@ -21,7 +21,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from stillroom.config import Config
-from stillroom.errors import DataError
+from stillroom.errors import DataError, first_fault
 from stillroom.files import write_json
 from stillroom.foreign import first_of, opening, refuse_hostile, settings_of
 from stillroom.quantised import four_bits
@@ -230,9 +230,7 @@ def load_manner(folder: Path) -> Manner:
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no {MANNER}, so this is no student's folder") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{folder / MANNER}: {where}: {first['msg']}; copy the student's folder anew") from None
+        raise DataError(f"{folder / MANNER}: {first_fault(error)}; copy the student's folder anew") from None
 
 
 def keep(tokenizer: PreTrainedTokenizerBase, manner: Manner, folder: Path) -> None:

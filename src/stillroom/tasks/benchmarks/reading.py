@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from stillroom.errors import DataError
+from stillroom.errors import DataError, first_fault
 from stillroom.records import Problem
 from stillroom.tasks.benchmarks.kinds import LETTERS
 from stillroom.tasks.benchmarks.notes import Notes, Refused, Splits
@@ -91,6 +91,5 @@ def _identity(row: Row, field: str, otherwise: str) -> str:
 
 def in_a_line(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        return first_fault(error)
     return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)[:300]
