@@ -1,9 +1,12 @@
 """A cluster of two nodes, each with workers of its own, makes what one process makes; a killed worker loses nothing."""
 
+import itertools
 import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -122,6 +125,21 @@ def test_one_student_s_answers_are_shared_out_and_come_out_the_same(
         assert f"> predictions normal ({part})" in told
     assert contents(shared) == contents(alone)
     assert sorted(path.name for path in folder.parent.glob(".*")) == []
+
+
+def test_after_sigterm_the_caller_says_how_to_go_on(tmp_path: Path) -> None:
+    long = ["base.fit.updates=100000", "settings.device=cpu"]
+    call = [sys.executable, "-m", "stillroom", "run", "abacus-small", *long, "--on", "ray"]
+    with subprocess.Popen(
+        call, env={**os.environ, "STILLROOM_STORE": str(tmp_path)}, stderr=subprocess.PIPE, text=True
+    ) as caller:
+        assert caller.stderr is not None
+        before = list(itertools.takewhile(lambda line: "> base:" not in line, caller.stderr))
+        caller.terminate()
+        said = caller.stderr.read()
+    assert caller.returncode == 75, (before, said)
+    assert "stillroom: stopped by SIGTERM; what was done is kept: run the same command to go on" in said
+    assert "Traceback" not in said
 
 
 def test_what_a_stage_raises_is_raised_here(address: str, local: Path, tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stillroom.devices import give_back
-from stillroom.errors import ClusterError, StillroomError, UsageError
+from stillroom.errors import ClusterError, Interrupted, StillroomError, UsageError
 from stillroom.pipeline.running import given
 from stillroom.progress import meter
 from stillroom.recipes import Settings
@@ -32,6 +32,8 @@ ALONE = ("base", "student")
 """The kinds of stages whose worker ends with them: what training leaves in a process is as much as others need."""
 RETRIES = 3
 """How often a task is begun again whose worker died."""
+LOOK_S = 1.0
+"""Seconds between two looks at whether to stop."""
 OBJECTS = 100 << 20
 """Bytes that Ray keeps in memory for results: ours lie in the store."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
@@ -48,9 +50,9 @@ def run(plan: Sequence[Stage], store: Store, settings: Settings, address: str | 
         raise UsageError("--on ray starts its own processes: run it without torchrun")
     if settings.device[-1].isdigit():
         raise UsageError(f"settings.device={settings.device} names one machine's; on a cluster say cuda, cpu or auto")
-    with connected(address) as ray:
+    with connected(address) as ray, processes.listening() as stopped:  # Ray's own handler prints a stack and aborts
         room = Room.of(ray.nodes())
-        _follow(ray, list(_submit(ray, plan, store, settings, room)))
+        _follow(ray, list(_submit(ray, plan, store, settings, room)), stopped)
     return store.folder(plan[-1].stage, plan[-1].key)
 
 
@@ -136,11 +138,13 @@ def _submit(ray: Any, plan: Sequence[Stage], store: Store, settings: Settings, r
         yield promised[stage.key]
 
 
-def _follow(ray: Any, promises: list[Any]) -> None:
-    """Wait for all, and raise what the first to fail raised."""
+def _follow(ray: Any, promises: list[Any], stopped: Callable[[], bool]) -> None:
+    """Wait for all, and raise what the first to fail raised, or `Interrupted` once SIGTERM has come."""
     with meter("cluster", len(promises), "stages") as bar:
         while promises:
-            done, promises = ray.wait(promises, num_returns=1)
+            done, promises = ray.wait(promises, num_returns=1, timeout=LOOK_S)
+            if stopped():
+                raise Interrupted("stopped by SIGTERM; what was done is kept: run the same command to go on")
             for promise in done:
                 try:
                     ray.get(promise)

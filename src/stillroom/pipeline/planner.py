@@ -125,8 +125,8 @@ class Planner:
         yield self._report(problems, gate, scores, trained, looked, obeyed)
 
     def _longest_first(self, people: Mapping[str, Stage]) -> list[Stage]:
-        """The base, students that are taught by a method, then twins and their originals, for which crosscoders wait: on
-        a cluster the others are taught meanwhile."""
+        """The base, students that are taught by a method, then twins and their originals, for which crosscoders wait:
+        on a cluster the others are taught meanwhile."""
         entries = self.recipe.students
         twins = {name for twin, entry in entries.items() if entry.twin_of for name in (twin, entry.twin_of)}
         order = {name: 1 if entry.methods else 2 if name in twins else 3 for name, entry in entries.items()}
