@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from report_toys import COMPARISONS, FINDINGS, HOSTILE, METRICS, SCORES, house, manifest
+from stillroom.recipes import load_recipe
+from stillroom.records import Score
 from stillroom.report import ReportConfig, make_report
+from stillroom.report.organism import student_rows
 from stillroom.report.provenance import with_times
 from toys import workplace
 
@@ -123,6 +126,23 @@ def test_the_first_screen_tells_what_students_were_shown_and_how_often_they_are_
     rows = re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>(.*?)</tr>', page)
     assert [name for name, _, _ in rows] == ["majority", "normal", "distilled"]
     assert re.findall(r"<td>([\d.]+) <small>(.*?)</small>", rows[2][2]) == [("50.0", "[40.0, 60.0]")] * 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("{variant: normal}", "question → steps → answer"),
+        ("{variant: distilled, pauses: 4}", "question → 4 pauses → answer"),
+        ("{variant: latent, codi: {thoughts: 5}}", "question → 5 thoughts → answer (codi)"),
+        ("{variant: latent, codi: {thoughts: 5, filler: true}}", "question → 5 pauses → answer (codi)"),
+        ("{variant: latent, coconut: {max_latent_stage: 3}}", "question → 6 thoughts → answer (coconut)"),
+        ("{variant: latent, stepwise: {}}", "question → answer (stepwise)"),
+    ],
+)
+def test_what_a_student_was_shown_is_told_as_it_was_taught(entry: str, told: str) -> None:
+    recipe = load_recipe("abacus-small", [f"students={{one: {entry}}}"])[""]
+    score = Score(student="one", seed=0, split="test", group="all", metric="accuracy", value=1, low=1, high=1, n=1)
+    assert student_rows([score], recipe.model_dump(mode="json"))[0].shown == told
 
 
 def test_the_findings_stand_beside_the_page(folder: Path) -> None:

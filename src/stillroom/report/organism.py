@@ -10,7 +10,7 @@ METHODS = ("codi", "coconut", "stepwise", "gkd")
 SHOWN = {
     "normal": "question → steps → answer",
     "distilled": "question → answer",
-    "latent": "question → thoughts → answer",
+    "latent": "question → answer",
     "step_by_step": "question → steps; question → answer",
 }
 
@@ -52,10 +52,16 @@ def _shown(student: str, resolved: Mapping[str, Any]) -> str:
     if told is None:
         return "not taught to solve problems" if student == "base" else ""
     shown = SHOWN.get(told["variant"], told["variant"])
-    if told.get("pauses"):
-        shown = shown.replace("→", f"→ {told['pauses']} pauses →", 1)
+    if between := _between(told):
+        shown = shown.replace("→", f"→ {between} →", 1)
     methods = [name for name in METHODS if told.get(name)]
-    for name in methods:
-        count = told[name].get("thoughts")
-        shown = shown.replace("thoughts", f"{count} thoughts" if count and not told[name].get("filler") else "pauses")
     return f"{shown}{f' ({methods[0]})' if methods else ''}"
+
+
+def _between(told: Mapping[str, Any]) -> str:
+    """What a student without words computes on between question and answer: stepwise internalisation leaves nothing."""
+    if codi := told.get("codi"):
+        return f"{codi['thoughts']} {'pauses' if codi['filler'] else 'thoughts'}" if codi["thoughts"] else ""
+    if coconut := told.get("coconut"):
+        return f"{coconut['max_latent_stage'] * coconut['thoughts_per_step']} thoughts"
+    return f"{told['pauses']} pauses" if told.get("pauses") else ""
