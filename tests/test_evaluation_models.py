@@ -151,6 +151,17 @@ def test_a_plan_names_what_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     assert keys()[1] != keys(shots=1)[1]
 
 
+def test_a_benchmark_is_asked_in_the_splits_that_fetch_has_brought(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
+    row = json.dumps({"question": "What is 5 + 7?", "answer": "<<5+7=12>>12\n#### 12"}) + "\n"
+    for split in ("train", "test"):
+        (tmp_path / f"gsm8k_official_{split}.jsonl").write_text(row)
+    assert problems_of("gsm8k").config["split"] == "official"
+    for split in ("train", "test"):
+        (tmp_path / f"gsm8k_{split}.jsonl").write_text(row)
+    assert problems_of("gsm8k").config["split"] == "study"
+
+
 def test_two_files_of_one_name_are_not_taken_for_one_another(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

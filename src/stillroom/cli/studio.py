@@ -24,7 +24,7 @@ def studio(
 ) -> None:
     """Serve the store as a web page: runs, figures, chat with thoughts, the oracle, and why a student failed.
 
-    It writes nothing to the store. Needs the extra `studio`: pip install -e '.[studio]' in the checkout.
+    It writes nothing to the store. Needs the extra `studio` (docs/installing.md).
 
     Example: stillroom studio --open
     """

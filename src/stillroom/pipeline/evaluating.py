@@ -12,6 +12,7 @@ from stillroom.evaluation.answering import AnswerConfig
 from stillroom.evaluation.models import Given
 from stillroom.files import sha256
 from stillroom.pipeline.staging import staged
+from stillroom.progress import say
 from stillroom.store import Stage
 from stillroom.students.folders import ADAPTER, MANNER
 from stillroom.tasks import TASKS
@@ -92,8 +93,8 @@ def task_label(name: str) -> str:
 
 
 def problems_of(name: str) -> Stage:
-    """The stage of a task by its name, or of a file of questions. Raises `UsageError`, or `DataError` for a file that
-    is not there."""
+    """The stage of a task by its name, or of a file of questions. A benchmark is asked in the hub's splits where those
+    alone are there. Raises `UsageError`, or `DataError` for a file that is not there."""
     data, settings = Path(os.environ.get("STILLROOM_DATA") or "data"), {"name": name}
     if name.endswith(".jsonl"):
         data, settings = Path(name).parent, {"name": "questions", "file": Path(name).name}
@@ -101,6 +102,11 @@ def problems_of(name: str) -> Stage:
         raise UsageError(f"{unknown('task', name, TASKS)}; or give the path of a .jsonl file")
     task = TASKS[settings["name"]]
     config = task.config.parse(settings, name)
+    if "split" in task.config.model_fields and not all((data / file).is_file() for file in task.files(config)):
+        fetched = task.config.parse({**settings, "split": "official"}, name)
+        if all((data / file).is_file() for file in task.files(fetched)):
+            say(f"{name}: the hub's splits, as `stillroom fetch` brings them (split: official)")
+            config = fetched
     files = task.files(config)
     for file in files:
         if not (data / file).is_file():

@@ -153,8 +153,8 @@ class Loop:
         rows = self.config.micro_batch or self.config.batch_size
         return TrainingError(
             f"{self.at.name}: memory ran out at update {self.step + 1}: {amounts}. First lower fit.micro_batch "
-            f"(now {rows} rows; the result stays the same), then turn on base.pretrained.checkpointing. "
-            "Run the same command to go on from the last checkpoint."
+            f"(now {rows} rows; the update stays the same), then turn on base.pretrained.checkpointing: a student is "
+            "then taught from its beginning. With more memory the same command goes on from the last checkpoint."
         )
 
     def guard(self, terms: dict[str, float], norm: float, micro: list[Batch]) -> None:
