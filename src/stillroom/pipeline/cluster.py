@@ -36,8 +36,9 @@ LOOK_S = 1.0
 """Seconds between two looks at whether to stop."""
 OBJECTS = 100 << 20
 """Bytes that Ray keeps in memory for results: ours lie in the store."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
-"""Nothing about a run leaves its machines, and every line of every worker is shown; both unless set otherwise."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_worker_niceness": "0"}
+"""Nothing about a run leaves its machines, every line of every worker is shown, and workers run as any program does:
+beside another one, threads that wait for each other lose far more than their share. All unless set otherwise."""
 
 
 def run(plan: Sequence[Stage], store: Store, settings: Settings, address: str | None = None) -> Path:
