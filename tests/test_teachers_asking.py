@@ -19,7 +19,7 @@ from loopback import DROP, HALF, HANG, OK, Loopback, faults_of
 from stillroom.errors import TeacherError, UsageError
 from stillroom.teachers import limits
 from stillroom.teachers.asking import AnthropicConfig, Desk, OpenAIConfig
-from stillroom.teachers.clients import ApiClient
+from stillroom.teachers.clients import ApiClient, endpoint_of
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits
 from stillroom.teachers.questions import Questions
@@ -157,6 +157,81 @@ def test_what_befell_a_request_is_told_and_only_what_never_left_is_not_billed(na
         with pytest.raises(Transient, match=re.escape(said)) as told:
             asyncio.run(asked())
         assert told.value.billed is billed
+
+
+@pytest.mark.parametrize("status", [101, 304, 407])
+def test_what_stands_between_here_and_the_service_refuses_no_question_for_good(status: int, tmp_path: Path) -> None:
+    asked = questions(tmp_path, 2)
+    with Loopback(always=lambda body, head: (status, {}, "")) as server:
+        with pytest.raises(TeacherError, match=r"look at the base URL and at HTTP_PROXY|look at the network"):
+            ask_and_write(config_for("openai", server), asked, desk(tmp_path, attempts=1), tmp_path / "cot.jsonl")
+        server.always = None
+        outcome = ask_and_write(config_for("openai", server), asked, desk(tmp_path), tmp_path / "cot.jsonl")
+    assert (outcome.written, outcome.failed) == (2, 0)
+
+
+@pytest.mark.parametrize("key", ["a", "m", "The answer", "none"])
+def test_a_key_that_is_a_word_of_the_reply_changes_no_reply(key: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key.replace(" ", ""))
+    with Loopback() as server:
+        ask_and_write(config_for("openai", server), questions(tmp_path, 2), desk(tmp_path), tmp_path / "cot.jsonl")
+    assert "[key]" not in (tmp_path / "cot.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"choices": ' + "9" * 5000 + "}", "[" * 100_000, '{"usage": {"prompt_tokens": true}}']
+)
+def test_what_no_json_reader_takes_is_a_passing_fault(text: str, tmp_path: Path) -> None:
+    with Loopback(faults=((200, {"content-type": "application/json"}, text),)) as server:
+        outcome = ask_and_write(
+            config_for("openai", server), questions(tmp_path, 1), desk(tmp_path), tmp_path / "c.jsonl"
+        )
+    assert (outcome.written, outcome.failed) == (1, 0)
+
+
+def test_sigterm_lets_what_is_in_flight_finish_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    path = questions(tmp_path, 12).path
+    with Loopback(delay=1.0) as server:
+        call = [
+            sys.executable,
+            "-m",
+            "stillroom",
+            "teach",
+            str(path),
+            "--teacher",
+            "openai:m",
+            "--base-url",
+            server.openai,
+        ]
+        call += ["--concurrency", "3", "-o", str(tmp_path / "cot.jsonl")]
+        environment = {**os.environ, "STILLROOM_STORE": str(tmp_path / "store")}
+        with subprocess.Popen(call, env=environment, stderr=subprocess.PIPE, text=True) as process:
+            while server.at_work < 3:
+                time.sleep(0.05)
+            process.terminate()
+            assert process.stderr is not None
+            said = process.stderr.read()
+        assert process.returncode == 75, said
+        assert "stopped by SIGTERM: 3 answered" in said
+        assert "Traceback" not in said
+        server.delay = 0.0
+        subprocess.run(call, env=environment, check=True, capture_output=True)
+    assert set(server.asked.values()) == {1}
+
+
+def test_a_file_that_is_read_is_not_where_failures_go(tmp_path: Path) -> None:
+    asked = Questions(questions(tmp_path, 1).path.rename(tmp_path / "cot.failed.jsonl"))
+    with pytest.raises(UsageError, match=r"cot\.failed\.jsonl beside it is what is read"):
+        ask_and_write(
+            OpenAIConfig(model="m", base_url="http://127.0.0.1:9/v1"), asked, desk(tmp_path), tmp_path / "cot.jsonl"
+        )
+    assert asked.path.exists()
+
+
+@pytest.mark.parametrize("url", ["http://a..b/v1", "http://./v1", f"http://{'a' * 64}.example/v1"])
+def test_a_host_that_no_name_server_takes_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="the base URL is no address"):
+        endpoint_of("openai", url)
 
 
 def test_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_too_little_memory_tells_what_was_asked_what_was_free_and_what_to_change
 
     with pytest.raises(TrainingError, match=rf"toy: memory ran out at update 1: {told}") as caught:
         fit(Greedy(), batches(lambda i: 1.0), config(), workplace(tmp_path))
-    assert "First lower fit.micro_batch (now 64 rows; the result stays the same), then" in str(caught.value)
+    assert "First lower fit.micro_batch (now 64 rows; the update stays the same), then" in str(caught.value)
 
 
 def test_another_error_of_torchs_is_not_taken_for_it(tmp_path: Path) -> None:

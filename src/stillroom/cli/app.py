@@ -131,8 +131,14 @@ def refuse_code(folder: Path) -> None:
 
 def refuse_damaged(folder: Path) -> Path:
     """The same folder. Raises `StoreError` where it was committed to a store, and is not what was committed."""
+    from stillroom.files import resolved
     from stillroom.store import MANIFEST, Store
 
+    stored = resolved(folder).is_relative_to(resolved(store_root()))
+    if stored and not (folder / MANIFEST).is_file():
+        raise StoreError(
+            f"{folder}: it has no {MANIFEST}, so it was never finished, or is damaged; run its recipe again"
+        )
     if (folder / MANIFEST).is_file() and (damage := Store(store_root()).damage(folder)):
         raise StoreError(f"{folder}: {damage}; run its recipe again, which sets it aside and makes it anew")
     return folder

@@ -16,7 +16,7 @@ from stillroom.teachers.asking import conclude, send
 from stillroom.teachers.clients import ApiClient, endpoint_of
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits, Purse
-from stillroom.teachers.requests import Ask, Client, Reply
+from stillroom.teachers.requests import NO_ROOM, Ask, Client, Reply
 from stillroom.teachers.running import Tally, drive
 
 OPENAI = "openai"
@@ -93,7 +93,8 @@ class Endpoint:
         purse = Purse(self.limits.max_usd, self.limits.price_of(*self.who), ":".join(self.who[:2]))
         client = SameModel(ApiClient(OPENAI, self.who[2], self.limits.timeout_s))
         with meter(":".join(self.who[:2]), len(asks), "requests") as bar:
-            tally: Tally = drive(lambda: send(client, asks, journal, self.limits, purse, bar))
+            again = self.limits.model_copy(update={"retry_failed": True})  # what was refused once may be mended
+            tally: Tally = drive(lambda: send(client, asks, journal, again, purse, bar))
         conclude(tally)
         if tally.unanswered:
             raise TeacherError(
@@ -102,8 +103,11 @@ class Endpoint:
             )
 
     def _read(self, journal: Journal, ask: Ask) -> Answer:
-        """A question that the server refused counts as one that does not fit."""
+        """Raises `TeacherError` for a question that was refused for anything but its length."""
         row = journal.find(ask.key())
-        if row is None or row.reply is None:
+        if row is None or (row.reply is None and not row.reason.startswith(NO_ROOM)):
+            told = f"a question got no answer ({row.reason if row else 'not recorded'})"
+            raise TeacherError(f"{told}, so nothing is scored; mend that, and the same command asks it again")
+        if row.reply is None:
             return UNASKED
         return Answer(row.reply.text, row.reply.output_tokens, row.reply.finish != "length")

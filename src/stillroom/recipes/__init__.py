@@ -2,7 +2,7 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -112,7 +112,7 @@ class Recipe(Config):
     """One dictionary for two of the people, for every pair; see docs/crosscoders.md."""
     oracle: OracleEntry | None = None
     """Ask the thoughts of students that think in words; left out, no thought is traced."""
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
     """Each seed trains a base and all students anew; results are told apart by `@seed`."""
     test_on: tuple[dict[str, Any], ...] = ()
     """Further tasks whose test splits all students are asked: generalisation beyond the task they were trained on."""

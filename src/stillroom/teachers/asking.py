@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from stillroom.config import SECRET, Config
-from stillroom.errors import TeacherError, UsageError
+from stillroom.errors import Interrupted, TeacherError, UsageError
 from stillroom.files import resolved, sha256
 from stillroom.progress import Meter, meter, say
 from stillroom.records import Problem, Rationale, content_key
@@ -244,6 +244,10 @@ def conclude(tally: Tally) -> None:
     if tally.over_budget:
         raise TeacherError(
             f"stopped before --max-usd was passed ({done}): raise it and run the same command to go on; nothing is lost"
+        )
+    if tally.terminated:
+        raise Interrupted(
+            f"stopped by SIGTERM: {done}; nothing that was answered is lost, run the same command to go on"
         )
     if tally.stopped:
         say(f"stopped: {done}; nothing that was answered is lost, run the same command to go on")

@@ -4,7 +4,6 @@ Their own retries are off: `running` retries. Keys come from the environment, an
 """
 
 import email.utils
-import json
 import os
 import re
 import time
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from stillroom.errors import TeacherError, UsageError
 from stillroom.teachers.prices import HOSTS
-from stillroom.teachers.requests import Ask, Refused, Reply, Transient
+from stillroom.teachers.requests import NO_ROOM, Ask, Refused, Reply, Transient
 
 KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 TOO_LONG = re.compile(r"context.?length|maximum context|prompt is too long|too many tokens|input is too long", re.I)
@@ -31,6 +30,8 @@ NO_TEMPERATURE = re.compile(
 """How providers say that a model takes no temperature, or not this one."""
 WITH_TEMPERATURE = {"anthropic-version": "2023-06-01"}
 """The version that Anthropic's library sends by itself, 2026-10-21, takes a temperature from no model."""
+SHORTEST_SECRET = 12
+"""Letters. A shorter key is one that a local server is given for form's sake, and a word of many replies."""
 MOST_TOKENS = 1 << 40
 """No reply has so many; the journal could not hold them."""
 FINISHES = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
@@ -42,6 +43,7 @@ def endpoint_of(teacher: str, base_url: str | None) -> str:
     try:
         parts = urlsplit(url)
         is_address = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and url.isprintable()
+        (parts.hostname or "").encode("idna")
         holds_secret = bool(parts.username or parts.password or parts.query or parts.fragment)
     except ValueError:
         raise UsageError("the base URL is no address: expected something like http://127.0.0.1:8000/v1") from None
@@ -90,6 +92,7 @@ class ApiClient:
         self.package = library(teacher)
         self._http_error = library("httpx2").HTTPError
         self._key = key_of(teacher, endpoint)
+        self._secret = self._key if len(self._key) >= SHORTEST_SECRET else ""
         warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)  # one of megabytes is rare
         make = self.package.AsyncOpenAI if teacher == "openai" else self.package.AsyncAnthropic
         try:
@@ -116,8 +119,10 @@ class ApiClient:
 
     def hidden(self, reply: Reply) -> Reply:
         """The reply without the key, should a server hand it back anywhere: replies are recorded, models named."""
-        said = {name: getattr(reply, name).replace(self._key, "[key]") for name in ("text", "finish", "model")}
-        return reply if self._key == "none" else replace(reply, **said)
+        if not self._secret:
+            return reply
+        said = {name: getattr(reply, name).replace(self._secret, "[key]") for name in ("text", "finish", "model")}
+        return replace(reply, **said)
 
     async def guard(self, call: Callable[[], Any], about: str) -> Any:
         """A call of the library about something, its errors told in our own three kinds."""
@@ -127,7 +132,7 @@ class ApiClient:
             raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), about) from None
         except (self.package.APIConnectionError, self._http_error, self._aiohttp.ClientError) as error:
             raise self._unheard(error) from None
-        except (json.JSONDecodeError, UnicodeDecodeError, self.package.APIResponseValidationError):
+        except (ValueError, RecursionError, self.package.APIResponseValidationError):  # what JSON or a redirect held
             raise Transient(f"{self.endpoint} answered with something that is not JSON", billed=True) from None
 
     def _unheard(self, error: BaseException) -> Transient:
@@ -136,7 +141,8 @@ class ApiClient:
         met = [error]
         while met[-1].__cause__ is not None:
             met.append(met[-1].__cause__)
-        unsent = (self._aiohttp.ClientConnectorError, self._aiohttp.ConnectionTimeoutError)
+        there = self._aiohttp
+        unsent = (there.ClientConnectorError, there.ConnectionTimeoutError, there.ClientHttpProxyError)
         billed = not any(isinstance(each, unsent) for each in met)
         if any(isinstance(each, TimeoutError) for each in met):
             return Transient(f"{self.endpoint} did not answer in time", billed=billed)
@@ -145,7 +151,7 @@ class ApiClient:
         return Transient(f"{self.endpoint} cannot be reached, or hung up ({cause})", billed=billed)
 
     def scrub(self, text: str) -> str:
-        return " ".join(text.replace(self._key, "[key]").split())[:300] if self._key != "none" else text[:300]
+        return " ".join((text.replace(self._secret, "[key]") if self._secret else text).split())[:300]
 
     def judge(self, status: int, text: str, headers: dict[str, str], about: str) -> Exception:
         """Which of the three kinds an HTTP status is."""
@@ -154,7 +160,7 @@ class ApiClient:
         if status in LATER or status >= 500:
             return Transient(f"{self.endpoint} answered {status}", retry_after(headers))
         if TOO_LONG.search(text):
-            return Refused(f"the question does not fit into the model's context ({status}): {text}")
+            return Refused(f"{NO_ROOM} ({status}): {text}")
         return Refused(f"refused ({status}): {text}")
 
     def _hopeless(self, status: int, text: str, about: str) -> TeacherError | None:
@@ -167,6 +173,11 @@ class ApiClient:
             return TeacherError(
                 f"the account at {self.endpoint} has no credit left ({status}): add some, then run the same command; "
                 "nothing that was answered is lost"
+            )
+        if status < 400 or status == 407:
+            return TeacherError(
+                f"{self.endpoint} answered {status}, as something between here and the service does: look at the base "
+                "URL and at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"
             )
         if status == 404:
             return NotFound(
@@ -243,6 +254,6 @@ def read_reply(teacher: str, message: Any) -> Reply:
 def _count(usage: Mapping[str, Any], name: str) -> int:
     """A number of tokens. Raises `TypeError` for what is none."""
     count = usage.get(name) or 0
-    if not isinstance(count, int) or not 0 <= count < MOST_TOKENS:
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < MOST_TOKENS:
         raise TypeError(f"{name} is no number of tokens")
     return count

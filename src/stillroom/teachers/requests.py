@@ -55,6 +55,10 @@ class Reply:
     """What the service calls the model that replied; the journal does not keep it."""
 
 
+NO_ROOM = "the question does not fit into the model's context"
+"""How the reason of a refusal begins that is no fault of the service."""
+
+
 class Refused(Exception):
     """This request will never be answered as it stands; the message is the reason."""
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from stillroom.errors import TeacherError
+from stillroom.errors import Interrupted, TeacherError
 from stillroom.progress import Meter, say
 from stillroom.teachers.journal import Journal
 from stillroom.teachers.limits import Limits, Pace, Purse, backoff, pause
@@ -36,6 +36,7 @@ class Tally:
     unanswered: int = 0
     last_reason: str = ""
     stopped: bool = False
+    terminated: bool = False
     over_budget: bool = False
 
 
@@ -159,9 +160,13 @@ def _give_up(run: Run, reason: str, answered_before: int) -> None:
 
 @contextmanager
 def interruptible(stop: asyncio.Event, tally: Tally) -> Iterator[None]:
-    """The first Ctrl-C lets what is in flight finish; a second one stops at once."""
+    """The first Ctrl-C or SIGTERM lets what is in flight finish; a second one stops at once."""
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
+
+    def terminate() -> None:
+        tally.terminated = True
+        interrupt()
 
     def interrupt() -> None:
         if tally.stopped and main is not None:
@@ -174,18 +179,25 @@ def interruptible(stop: asyncio.Event, tally: Tally) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = signal.getsignal(signal.SIGTERM)
     try:
         loop.add_signal_handler(signal.SIGINT, interrupt)
+        loop.add_signal_handler(signal.SIGTERM, terminate)
     except NotImplementedError:  # Windows: Ctrl-C stops at once
         yield
         return
     try:
         yield
     except asyncio.CancelledError:
-        say("stopped at once: what was in flight may have been answered and is asked again, the rest is recorded")
+        said = "stopped at once: what was in flight may have been answered and is asked again, the rest is recorded"
+        if tally.terminated:
+            raise Interrupted(said) from None
+        say(said)
         raise KeyboardInterrupt from None
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
 
 
 def drive(work: Callable[[], Coroutine[Any, Any, T]]) -> T:

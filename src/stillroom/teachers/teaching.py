@@ -89,10 +89,16 @@ def row_of(problem: Problem, teacher: str, granularity: int | None, format: str,
     }  # fmt: skip
 
 
+def failures_of(output: Path) -> Path:
+    """Where the requests stand that got no rationale."""
+    return output.with_name(f"{output.stem}.failed.jsonl")
+
+
 def check_output(output: Path, *sources: Path) -> None:
     """Raises `UsageError` or `StoreError` for a file that cannot be written, before anything is asked."""
-    if resolved(output) in {resolved(source) for source in sources}:
-        raise UsageError(f"{output} is what is read: give another file with -o")
+    read = {resolved(source) for source in sources}
+    if resolved(output) in read or resolved(failures_of(output)) in read:
+        raise UsageError(f"{output} or {failures_of(output).name} beside it is what is read: give another file with -o")
     if output.is_dir():
         raise UsageError(f"{output} is a folder: give a file with -o")
     try:
@@ -127,7 +133,7 @@ def ask_and_write(config: AskConfig, questions: Questions, desk: Desk, output: P
 
 
 def _write(asks: Asks, journal: Journal, output: Path, tally: Tally, limits: Limits) -> Outcome:
-    failures = output.with_name(f"{output.stem}.failed.jsonl")
+    failures = failures_of(output)
     config, written, failed = asks.config, 0, 0
     price = limits.price_of(*asks.who)
     with lines_atomic(output) as add, lines_atomic(failures) as add_failure:
@@ -152,7 +158,7 @@ def _write(asks: Asks, journal: Journal, output: Path, tally: Tally, limits: Lim
 def copy_and_write(name: str, argument: str, questions: Questions, output: Path) -> Outcome:
     """The teachers that ask nobody: the people who wrote the benchmark, or a file that was written before."""
     check_output(output, questions.path, Path(argument))
-    failures = output.with_name(f"{output.stem}.failed.jsonl")
+    failures = failures_of(output)
     written, taught = 0, set()
     try:
         with lines_atomic(output) as add:
@@ -172,9 +178,8 @@ def copy_and_write(name: str, argument: str, questions: Questions, output: Path)
 def _human(questions: Questions) -> Iterator[dict[str, Any]]:
     with_solution = [problem for problem in questions if problem.solution]
     found: list[Rationale] = TEACHERS["human"].write(TEACHERS["human"].config(), with_solution, Path(), Desk())
-    problems = {problem.id: problem for problem in with_solution}
-    for rationale in found:
-        line = row_of(problems[rationale.problem], "human", None, "plain", rationale.text)
+    for problem, rationale in zip(with_solution, found, strict=True):  # an id may stand under two tasks
+        line = row_of(problem, "human", None, "plain", rationale.text)
         yield {**line, "sample": 0, "finish": "stop"}
 
 

@@ -34,7 +34,7 @@ class FitConfig(Config):
     """How many log-spaced checkpoints of the weights to keep for lenses over training."""
     diverged: float = Field(4.0, gt=1)
     """Stop when the mean loss of 20 updates exceeds this multiple of the mean of the first 20."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
     threads: int = Field(2, ge=1)
     packing: bool = False
     """Rows of a micro-batch end to end in one, kept apart by the attention, in place of padding. Worth it with flash
