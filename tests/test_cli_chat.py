@@ -30,7 +30,7 @@ from stillroom.cli.drawing import COARSE, SIGNS, drawn, heat
 from stillroom.cli.talking import COMMANDS, Talk, plain
 from stillroom.cli.terminal import at_a_terminal, in_a_pipe
 from stillroom.conversation import Conversation, Speaker
-from stillroom.errors import UsageError
+from stillroom.errors import StoreError, UsageError
 from stillroom.students import Manner
 from stillroom.students.folders import Thoughts
 
@@ -116,6 +116,9 @@ def test_a_name_that_only_the_store_could_have_is_not_looked_for_on_the_hub(monk
     with pytest.raises(UsageError, match=r"\./none: there is no such folder here"):
         student_folder("./none")
     assert [str(student_folder(name)) for name in ("student/zebra", "./stills")] == ["student/zebra", "stills"]
+    (tmp_path / "stills" / "student" / "3f2b" / "student.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"student/3f2b: it has no manifest\.json, so it was never finished"):
+        student_folder("student/3f2b")
 
 
 def test_a_full_disk_does_not_end_the_conversation_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

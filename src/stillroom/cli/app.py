@@ -133,8 +133,9 @@ def refuse_damaged(folder: Path) -> Path:
     """The same folder. Raises `StoreError` where it was committed to a store, and is not what was committed."""
     from stillroom.files import resolved
     from stillroom.store import MANIFEST, Store
+    from stillroom.students.folders import MANNER
 
-    stored = resolved(folder).is_relative_to(resolved(store_root()))
+    stored = (folder / MANNER).is_file() and resolved(folder).is_relative_to(resolved(store_root()))
     if stored and not (folder / MANIFEST).is_file():
         raise StoreError(
             f"{folder}: it has no {MANIFEST}, so it was never finished, or is damaged; run its recipe again"
