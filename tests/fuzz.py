@@ -434,7 +434,7 @@ def replies(rng: random.Random, at: Path) -> None:
 def heard(rng: random.Random) -> Any:
     teacher = rng.choice(("openai", "anthropic"))
     client: Any = ApiClient.__new__(ApiClient)
-    client.teacher, client.endpoint, client._key = teacher, "http://127.0.0.1:1", KEY
+    client.teacher, client.endpoint, client._secret = teacher, "http://127.0.0.1:1", KEY
     body = changed(REPLY[teacher], rng) if rng.random() < 0.8 else value(rng)
     choice = rng.randrange(4)
     if choice == 0:
