@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loopback import Loopback
+from loopback import OK, Loopback
 from stillroom.errors import TeacherError, UsageError
 from stillroom.evaluation.answering import AnswerConfig, ask
 from stillroom.evaluation.endpoint import Endpoint, same_model
@@ -80,3 +80,18 @@ def test_a_length_in_tokens_is_refused_for_a_server(tmp_path: Path) -> None:
     endpoint = Endpoint("toy", "http://127.0.0.1:9/v1", CONFIG.model_copy(update={"max_length": 9}), tmp_path / "j")
     with pytest.raises(UsageError, match="only the server has them"):
         list(endpoint.answers(["a"], frozenset()))
+
+
+def test_a_refusal_is_no_answer_and_is_asked_again_but_a_question_too_long_is_unanswered(tmp_path: Path) -> None:
+    def refused(text: str) -> object:
+        return lambda body, _: (400, {}, text) if body["messages"][-1]["content"] == QUESTIONS[1] else OK
+
+    with Loopback(always=refused("this word is forbidden")) as server:
+        endpoint = Endpoint("m", server.openai, CONFIG, tmp_path / "journal.sqlite", Limits(attempts=1))
+        with pytest.raises(TeacherError, match=r"forbidden.*nothing is scored; mend that, and the same command"):
+            ask(endpoint, PROBLEMS[:3], QUESTIONS[:3], 1, tmp_path / "a.jsonl", "a")
+        server.always = refused("maximum context length")
+        found = ask(endpoint, PROBLEMS[:3], QUESTIONS[:3], 1, tmp_path / "a.jsonl", "a").predictions
+        assert [p.truncated for p in found] == [False, True, False]
+        assert server.asked[QUESTIONS[1]] == 2
+        assert server.asked[QUESTIONS[0]] == 1

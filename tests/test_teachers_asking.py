@@ -170,9 +170,9 @@ def test_what_stands_between_here_and_the_service_refuses_no_question_for_good(s
     assert (outcome.written, outcome.failed) == (2, 0)
 
 
-@pytest.mark.parametrize("key", ["a", "m", "The answer", "none"])
+@pytest.mark.parametrize("key", ["a", "m", "answer", "none"])
 def test_a_key_that_is_a_word_of_the_reply_changes_no_reply(key: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", key.replace(" ", ""))
+    monkeypatch.setenv("OPENAI_API_KEY", key)
     with Loopback() as server:
         ask_and_write(config_for("openai", server), questions(tmp_path, 2), desk(tmp_path), tmp_path / "cot.jsonl")
     assert "[key]" not in (tmp_path / "cot.jsonl").read_text()

@@ -20,6 +20,9 @@ SHOWN = 100
 """Letters of a name that a sentence repeats."""
 
 
+STOPPED = "stopped by SIGTERM; what was done is kept: run the same command to go on"
+
+
 class StillroomError(Exception):
     """Anything that a user can mend; the command line prints its message without a traceback."""
 

@@ -9,13 +9,13 @@ import sys
 
 from stillroom.cli import chat, evaluating, lenses, lessons, oracle, runs, students, studio
 from stillroom.cli.app import app
-from stillroom.errors import Interrupted, StillroomError, UsageError, sentence
+from stillroom.errors import STOPPED, Interrupted, StillroomError, UsageError, sentence
 
 __all__ = ["app", "chat", "evaluating", "lenses", "lessons", "main", "oracle", "runs", "students", "studio"]
 
 
 def terminated(*_: object) -> None:
-    raise Interrupted("stopped by SIGTERM; what was done is kept: run the same command to go on")
+    raise Interrupted(STOPPED)
 
 
 def main() -> None:

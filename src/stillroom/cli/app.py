@@ -92,6 +92,7 @@ def student_folder(name: str) -> Path:
         if name.startswith("./"):
             raise UsageError(f"{name}: there is no such folder here: look at the path")
     folder = refuse_damaged(found[0] if found else Path(name))
+    refuse_unfinished(folder)
     refuse_code(folder)
     return folder
 
@@ -129,10 +130,10 @@ def refuse_code(folder: Path) -> None:
         )
 
 
-def refuse_damaged(folder: Path) -> Path:
-    """The same folder. Raises `StoreError` where it was committed to a store, and is not what was committed."""
+def refuse_unfinished(folder: Path) -> None:
+    """Raise `StoreError` for a student that lies in the store without its manifest: nobody can tell what it is."""
     from stillroom.files import resolved
-    from stillroom.store import MANIFEST, Store
+    from stillroom.store import MANIFEST
     from stillroom.students.folders import MANNER
 
     stored = (folder / MANNER).is_file() and resolved(folder).is_relative_to(resolved(store_root()))
@@ -140,6 +141,12 @@ def refuse_damaged(folder: Path) -> Path:
         raise StoreError(
             f"{folder}: it has no {MANIFEST}, so it was never finished, or is damaged; run its recipe again"
         )
+
+
+def refuse_damaged(folder: Path) -> Path:
+    """The same folder. Raises `StoreError` where it was committed to a store, and is not what was committed."""
+    from stillroom.store import MANIFEST, Store
+
     if (folder / MANIFEST).is_file() and (damage := Store(store_root()).damage(folder)):
         raise StoreError(f"{folder}: {damage}; run its recipe again, which sets it aside and makes it anew")
     return folder

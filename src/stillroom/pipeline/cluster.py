@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stillroom.devices import give_back
-from stillroom.errors import ClusterError, Interrupted, StillroomError, UsageError
+from stillroom.errors import STOPPED, ClusterError, Interrupted, StillroomError, UsageError
 from stillroom.pipeline.running import given
 from stillroom.progress import meter
 from stillroom.recipes import Settings
@@ -145,7 +145,7 @@ def _follow(ray: Any, promises: list[Any], stopped: Callable[[], bool]) -> None:
         while promises:
             done, promises = ray.wait(promises, num_returns=1, timeout=LOOK_S)
             if stopped():
-                raise Interrupted("stopped by SIGTERM; what was done is kept: run the same command to go on")
+                raise Interrupted(STOPPED)
             for promise in done:
                 try:
                     ray.get(promise)

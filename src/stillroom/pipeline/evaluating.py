@@ -102,15 +102,14 @@ def problems_of(name: str) -> Stage:
         raise UsageError(f"{unknown('task', name, TASKS)}; or give the path of a .jsonl file")
     task = TASKS[settings["name"]]
     config = task.config.parse(settings, name)
-    if "split" in task.config.model_fields and not all((data / file).is_file() for file in task.files(config)):
+    absent = [file for file in task.files(config) if not (data / file).is_file()]
+    if absent and "split" in task.config.model_fields:
         fetched = task.config.parse({**settings, "split": "official"}, name)
         if all((data / file).is_file() for file in task.files(fetched)):
             say(f"{name}: the hub's splits, as `stillroom fetch` brings them (split: official)")
-            config = fetched
-    files = task.files(config)
-    for file in files:
-        if not (data / file).is_file():
-            raise DataError(f"{name}: {tasks.benchmarks.absent(data / file)}")
-    stamp = {"files": {file: sha256(data / file) for file in files}}
+            config, absent = fetched, []
+    if absent:
+        raise DataError(f"{name}: {tasks.benchmarks.absent(data / absent[0])}")
+    stamp = {"files": {file: sha256(data / file) for file in task.files(config)}}
     run = partial(tasks.make_problems, task, config, data)
     return staged("problems", f"problems {task_label(name)}", tasks.VERSION, config, {}, run, stamp)

@@ -28,7 +28,7 @@ from stillroom.report.teaching import compliance_figures
 from stillroom.report.truth import ledger_figures
 from stillroom.store import Workplace
 
-VERSION = 9
+VERSION = 10
 
 
 class ReportConfig(Config):

@@ -43,7 +43,7 @@ def endpoint_of(teacher: str, base_url: str | None) -> str:
     try:
         parts = urlsplit(url)
         is_address = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1) and url.isprintable()
-        (parts.hostname or "").encode("idna")
+        (parts.hostname or "").encode("idna")  # a ValueError where no name server takes it
         holds_secret = bool(parts.username or parts.password or parts.query or parts.fragment)
     except ValueError:
         raise UsageError("the base URL is no address: expected something like http://127.0.0.1:8000/v1") from None
@@ -84,7 +84,7 @@ class NotFound(TeacherError):
 
 class ApiClient:
     """What both libraries share: how errors are told and judged. Connections are aiohttp's, through the libraries' own
-    adapters: those of httpx2 take more of the processor than all that is done here."""
+    adapters: with those of httpx2 a request takes about twice the processor time."""
 
     def __init__(self, teacher: str, endpoint: str, timeout: float) -> None:
         self.teacher, self.endpoint = teacher, endpoint
@@ -129,7 +129,8 @@ class ApiClient:
         try:
             return await call()
         except self.package.APIStatusError as error:
-            raise self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), about) from None
+            text = self.scrub(what_was_said(error))
+            raise self.judge(error.status_code, text, dict(error.response.headers), about) from None
         except (self.package.APIConnectionError, self._http_error, self._aiohttp.ClientError) as error:
             raise self._unheard(error) from None
         except (ValueError, RecursionError, self.package.APIResponseValidationError):  # what JSON or a redirect held
@@ -190,6 +191,12 @@ class ApiClient:
                 "(in a recipe temperature: unset), which sends none; its replies are not greedy then"
             )
         return None
+
+
+def what_was_said(error: Any) -> str:
+    """The text of a library's error; openai's leaves out a body that is not in OpenAI's own form."""
+    text = str(error)
+    return f"{text} - {error.body}" if error.body and text == f"Error code: {error.status_code}" else text
 
 
 def retry_after(headers: dict[str, str], now: Callable[[], float] = time.time) -> float | None:

@@ -197,7 +197,7 @@ def interruptible(stop: asyncio.Event, tally: Tally) -> Iterator[None]:
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None where no Python set it
 
 
 def drive(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
