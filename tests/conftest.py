@@ -16,6 +16,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("STILLROOM_STORE", None)
 
+LONGEST = ("test_pipeline_cluster", "test_secrets", "test_training_distributed", "test_survival")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first: begun last, one of them would keep a single core busy at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:

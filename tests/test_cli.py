@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from nursery import Nursery
 from stillroom.cli import app, runs, studio
 from stillroom.cli.app import refuse_output
 from stillroom.errors import Interrupted, TeacherError, UsageError
@@ -28,6 +30,21 @@ def stillroom(*arguments: str, store: Path, code: int = 0) -> subprocess.Complet
     )
     assert done.returncode == code, done.stderr
     return done
+
+
+def forked(nursery: Nursery, folder: Path, *arguments: str, store: Path | None = None, code: int = 0) -> str:
+    """What a call says, from a process that has imported everything."""
+    (folder / "log").unlink(missing_ok=True)
+    environment = {"STILLROOM_STORE": str(store or folder / "store"), "COLUMNS": "100"}
+    ended, told = nursery.run(folder / "log", environment, *arguments), (folder / "log").read_text()
+    assert ended == code, told
+    return told
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as one:
+        yield one
 
 
 def test_importing_the_package_and_helping_load_no_torch() -> None:
@@ -51,29 +68,31 @@ def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) ->
         (("run",), "Missing argument"),
     ],
 )
-def test_wrong_usage_is_told_in_a_sentence_with_code_2_and_writes_nothing(arguments, words, tmp_path: Path) -> None:
-    done = stillroom(*arguments, store=tmp_path / "store", code=2)
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+def test_wrong_usage_is_told_in_a_sentence_with_code_2_and_writes_nothing(
+    arguments, words, tmp_path: Path, nursery: Nursery
+) -> None:
+    told = forked(nursery, tmp_path, *arguments, code=2)
+    assert words in told
+    assert "Traceback" not in told
     assert not (tmp_path / "store").exists()
 
 
-def test_a_missing_data_file_is_told_with_code_1(tmp_path: Path) -> None:
-    done = stillroom("run", "svamp-recorded", f"data={tmp_path}", store=tmp_path / "store", code=1)
-    assert "svamp_train.jsonl: no such file" in done.stderr
+def test_a_missing_data_file_is_told_with_code_1(tmp_path: Path, nursery: Nursery) -> None:
+    told = forked(nursery, tmp_path, "run", "svamp-recorded", f"data={tmp_path}", code=1)
+    assert "svamp_train.jsonl: no such file" in told
     assert not (tmp_path / "store").exists()
 
 
-def test_a_store_that_cannot_be_written_is_told_with_code_1(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    done = stillroom("run", "abacus-small", store=tmp_path / "file" / "store", code=1)
-    assert "cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_store_that_cannot_be_written_is_told_with_code_1(tmp_path: Path, nursery: Nursery) -> None:
+    (tmp_path / "store").write_text("")
+    told = forked(nursery, tmp_path, "run", "abacus-small", code=1)
+    assert "cannot be written" in told
+    assert "Traceback" not in told
 
 
-def test_dry_run_tells_what_is_reused_and_what_would_run(small_store: Path, tmp_path: Path) -> None:
+def test_dry_run_tells_what_is_reused_and_what_would_run(small_store: Path, tmp_path: Path, nursery: Nursery) -> None:
     def fates(store: Path) -> set[str]:
-        lines = stillroom("run", "abacus-small", "--dry-run", store=store).stdout.splitlines()
+        lines = forked(nursery, tmp_path, "run", "abacus-small", "--dry-run", store=store).splitlines()
         return {line.split()[0] for line in lines if not line.startswith("memory of ")}
 
     assert fates(small_store) == {"reuse"}

@@ -53,6 +53,15 @@ def test_verdicts_that_could_not_be_written_are_refused_in_a_sentence(tmp_path: 
     assert b"v.jsonl stands in a folder that does not exist; name a file in a folder that exists" in done.stderr
 
 
+def test_verdicts_do_not_replace_what_is_graded(tmp_path: Path) -> None:
+    asked = tmp_path / "p.jsonl"
+    asked.write_text(json.dumps(GOOD))
+    done = call(str(asked), "-o", str(tmp_path / "." / "p.jsonl"))
+    assert done.returncode == 2
+    assert b"is the file that is read; name another" in done.stderr
+    assert asked.read_text() == json.dumps(GOOD)
+
+
 def test_each_line_comes_back_with_its_verdict_in_order() -> None:
     rows = [{**GOOD, "id": n, "kind": ("math", "numeric")[n % 2], "gold": str(n % 9)} for n in range(40)]
     out = [json.loads(line) for line in grade_lines((json.dumps(row).encode() for row in rows), pytest.fail)]

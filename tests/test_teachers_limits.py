@@ -16,6 +16,11 @@ from stillroom.teachers.teaching import parse_price
 ASK = Ask("openai", "m", "e", ({"role": "user", "content": "x" * 360},), 100, 0.0, 0)
 
 
+def test_a_hold_tells_what_it_adds() -> None:
+    pace = Pace(Limits(), lambda: 100.0)
+    assert [pace.hold(seconds) for seconds in (60.0, 40.0, 70.0)] == [60.0, 0.0, 10.0]
+
+
 def test_requests_and_tokens_are_spaced() -> None:
     pace = Pace(Limits(requests_per_minute=60.0), lambda: 0.0)
     assert [pace.wait(ASK) for _ in range(3)] == [0.0, 1.0, 2.0]

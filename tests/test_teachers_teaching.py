@@ -159,11 +159,30 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_repeated(key: str, mon
     assert key_of("openai", "http://127.0.0.1/v1") == "sk-good"
 
 
-def test_a_proxy_that_is_no_address_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "::::")
-    config = OpenAIConfig(model="m", base_url="http://127.0.0.1:9/v1")
-    with pytest.raises(TeacherError, match="look at HTTP_PROXY"):
+@pytest.mark.parametrize(("name", "value"), [("HTTP_PROXY", "::::"), ("SSL_CERT_FILE", "/nowhere.pem")])
+def test_a_setting_of_the_network_that_is_none_is_told_of(
+    name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    config = OpenAIConfig(model="m", base_url="https://127.0.0.1:9/v1")
+    with pytest.raises(TeacherError, match=f"look at {name}"):
         ask_and_write(config, Questions(written(tmp_path, lines(*GOOD))), Desk(tmp_path / "j"), tmp_path / "cot.jsonl")
+
+
+def test_questions_from_a_pipe_are_refused() -> None:
+    with pytest.raises(DataError, match=r"is no file.* write them into one"):
+        list(Questions(Path("/dev/null")))
+
+
+def test_a_long_wait_that_is_asked_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("stillroom.teachers.running.LONG_WAIT_S", 0.1)
+    path = written(tmp_path, lines(*GOOD))
+    with Loopback(faults=((429, {"Retry-After": "0.4"}, "{}"),)) as server:
+        config = OpenAIConfig(model="m", base_url=server.openai)
+        ask_and_write(config, Questions(path), Desk(tmp_path / "j.sqlite"), tmp_path / "cot.jsonl")
+    assert "answered 429: it asks to wait 0 s; Ctrl-C stops" in capsys.readouterr().err
 
 
 def test_temperatures_are_numbers_from_zero_or_unset() -> None:

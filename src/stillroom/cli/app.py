@@ -47,10 +47,12 @@ def store_root() -> Path:
     return Path(os.environ.get("STILLROOM_STORE", "stills"))
 
 
-def refuse_output(path: Path | None) -> None:
-    """Before anything is asked: what cannot be written at the end would be lost."""
+def refuse_output(path: Path | None, source: Path | None = None) -> None:
+    """Before anything is asked: what cannot be written at the end would be lost, and so would what is read."""
     from stillroom.files import resolved
 
+    if path is not None and source is not None and resolved(path) == resolved(source):
+        raise UsageError(f"-o {path} is the file that is read; name another")
     if path is not None and (path.is_dir() or not resolved(path).parent.is_dir()):
         why = "is a folder" if path.is_dir() else "stands in a folder that does not exist"
         raise UsageError(f"-o {path} {why}; name a file in a folder that exists")

@@ -100,6 +100,10 @@ class ApiClient:
             self.api: Any = make(
                 api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout, http_client=connections
             )
+        except OSError as error:
+            raise TeacherError(
+                f"no connection can be set up ({error.strerror}): look at SSL_CERT_FILE and SSL_CERT_DIR"
+            ) from None
         except (ValueError, library("httpx2").InvalidURL) as error:
             raise TeacherError(
                 f"no connection can be set up ({self.scrub(str(error))}): look at HTTP_PROXY, HTTPS_PROXY and ALL_PROXY"

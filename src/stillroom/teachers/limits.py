@@ -55,8 +55,10 @@ class Pace:
         self._next = due + max(self._second_a_request, tokens * self._second_a_token)
         return due - self._clock()
 
-    def hold(self, seconds: float) -> None:
-        self._next = max(self._next, self._clock() + seconds)
+    def hold(self, seconds: float) -> float:
+        """Nothing is due for so long; the seconds that this adds to the wait."""
+        before, self._next = self._next, max(self._next, self._clock() + seconds)
+        return self._next - max(before, self._clock())
 
 
 def backoff(attempt: int, rng: random.Random) -> float:

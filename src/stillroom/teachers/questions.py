@@ -30,6 +30,8 @@ class Questions:
     def __iter__(self) -> Iterator[Problem]:
         """Raises `DataError` at a line that is no question, and behind the last line for an id that stands twice: what
         is to be asked is gone through once before anything is sent, and 16 bytes a line are all that is kept."""
+        if self.path.exists() and not self.path.is_file():
+            raise DataError(f"{self.path}: is no file; questions are read several times: write them into one")
         lines, ids = array("q"), array("q")
         for number, line in islice(numbered_lines(self.path), self.limit):
             row = read_row(line)

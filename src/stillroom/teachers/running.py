@@ -23,6 +23,8 @@ SAME_REFUSALS = 5
 """So many refusals and no reply: something is wrong with all requests, not with these."""
 BREATH = 256
 """Recorded requests passed over between two looks at the event loop (where Ctrl-C arrives)."""
+LONG_WAIT_S = 30.0
+"""A wait that a service asks for is told from so many seconds on."""
 T = TypeVar("T")
 
 
@@ -126,8 +128,8 @@ async def _send(run: Run, ask: Ask) -> None:
             return
         except Transient as error:
             reason, cost = str(error), held if error.billed else 0.0
-            if error.wait is not None:
-                run.pace.hold(error.wait)
+            if error.wait is not None and run.pace.hold(error.wait) >= LONG_WAIT_S:
+                say(f"  {reason}: it asks to wait {error.wait:.0f} s; Ctrl-C stops, nothing is lost")
             wait = error.wait if error.wait is not None else backoff(attempt, run.rng)
         finally:
             run.purse.settle(held, cost)
