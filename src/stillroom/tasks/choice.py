@@ -51,7 +51,7 @@ def commit(text: str, choices: Sequence[str]) -> Found:
     """The letter, or the option's text, that the text commits to last."""
     options = Options.of(choices)
     stated = list(commitments(text))
-    found = [(c.start, c.rule, letter) for c in stated if (letter := options.read(c.text))]
+    found = [(c.start, c.rule, letter) for c in stated if (letter := named(options, c.text))]
     after = max((at for at, _, _ in found), default=len(text) - 3 * WINDOW)
     found += [(at, "asked", letter) for at, letter in _affirmed(text, max(0, after), options)][-1:]
     if stated:
@@ -84,7 +84,13 @@ def last(text: str, choices: Sequence[str]) -> str | None:
 
 def same(gold: str, answer: str, choices: Sequence[str]) -> bool:
     options = Options.of(choices)
-    return (options.read(gold) or gold.strip()) == (options.read(answer) or answer)
+    return (named(options, gold) or gold.strip()) == (named(options, answer) or answer)
+
+
+@lru_cache(maxsize=1024)
+def named(options: "Options", piece: str) -> str | None:
+    """`Options.read`, remembered: most answers are one of a few letters in one of a few dresses."""
+    return options.read(piece)
 
 
 def _dressed(text: str, options: "Options") -> Iterator[tuple[int, str]]:

@@ -13,6 +13,8 @@ from stillroom.tasks.answers import KINDS, Question, grade_all
 
 FIELDS = ("correct", "extracted", "rule", "strict", "flexible", "equivalent", "parsed")
 
+ENCODER = json.JSONEncoder(ensure_ascii=False)
+
 
 def grade_lines(lines: Iterable[bytes], complain: Callable[[int, str], None]) -> Iterator[bytes]:
     """The lines with their verdicts; a line that cannot be graded goes to `complain` with its number instead."""
@@ -68,6 +70,6 @@ def read_question(row: dict[str, Any]) -> Question:
 def _written(row: dict[str, Any], verdict: Verdict) -> bytes:
     row |= {field: getattr(verdict, field) for field in FIELDS}
     try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+        return ENCODER.encode(row).encode() + b"\n"
     except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 cannot hold
         return json.dumps(row).encode() + b"\n"

@@ -44,12 +44,19 @@ def unwrap(piece: str) -> str:
         piece = piece.translate(CHARACTERS)
     if "\\" not in piece:
         return piece.replace("{,}", ",") if "{,}" in piece else piece
-    piece = SPACES.sub(" ", GROUPED.sub(",", piece).replace("\\!", ""))
+    if "{,}" in piece or "\\!" in piece:
+        piece = GROUPED.sub(",", piece).replace("\\!", "")
+    piece = SPACES.sub(" ", piece)
     piece = SIZES.sub("", piece).replace("\\$", "$").replace("\\%", "%").replace("^\\circ", " degrees")
-    piece = FRACTION.sub(_slash, piece)
+    if "frac" in piece:
+        piece = FRACTION.sub(_slash, piece)
     for _ in range(2):
-        piece = WRAPPED.sub(r"\1", piece)
+        piece = WRAPPED.sub(_inside, piece) if "{" in piece else piece
     return BRACKETS.sub("", piece).replace("\\times", "×").replace("\\cdot", "*").replace("\\approx", "≈")
+
+
+def _inside(match: re.Match[str]) -> str:
+    return match[1]
 
 
 def _slash(match: re.Match[str]) -> str:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from stillroom.tasks.commitments import WINDOW, commitments, conclusions, corrected, sentence
 from stillroom.tasks.found import Found, unread
 from stillroom.tasks.latex import unwrap
-from stillroom.tasks.numbers import Reading, agree, readings
+from stillroom.tasks.numbers import LONGEST, Reading, agree, readings
 from stillroom.tasks.spelled import worded
 
 RESULT = re.compile(r"[=≈]\s?[$€£*_]{0,3}(-?[\d,]*\.?\d+)(?!\s?[-+*/×÷=\d]|[.,]\d)")
@@ -80,6 +80,8 @@ def same(gold: str, answer: str) -> bool:
 @lru_cache(maxsize=4096)
 def value(text: str) -> Reading | None:
     """The number that a text consists of, units and all; None where there is none."""
+    if text.isascii() and text.isdigit() and len(text) <= LONGEST:  # as most are: nothing to look for
+        return Reading((int(text),), text, 0, len(text))
     return pick(unwrap(text), "", first=True)
 
 
