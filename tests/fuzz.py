@@ -35,7 +35,8 @@ from stillroom.curriculum import make_given
 from stillroom.errors import StillroomError
 from stillroom.evaluation.models import Given, open_model, settled
 from stillroom.files import read_lines
-from stillroom.recipes import load_recipe, recipe_names
+from stillroom.recipe_files import recipe_names
+from stillroom.recipes import load_recipe
 from stillroom.records import Lesson, Prediction, Problem, Rationale, Verdict
 from stillroom.store import Workplace
 from stillroom.students.importing import import_folder

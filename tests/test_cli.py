@@ -180,6 +180,15 @@ def test_a_ring_of_links_is_told_in_a_sentence_and_gives_way_to_what_is_written(
         model_files(LocalConfig(name="local", folder=str(ring)))
 
 
+@pytest.mark.parametrize("words", [["abacuss"], ["abacus", "fit.updates"], ["missing.yaml"]])
+def test_a_slip_in_a_run_is_told_before_torch_is_loaded(words: list[str]) -> None:
+    code = (
+        "import sys\nfrom stillroom.cli import main\nsys.argv[1:] = ['run', *sys.argv[1:]]\n"
+        "try:\n    main()\nexcept SystemExit as left:\n    assert left.code == 2 and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
+
+
 def test_the_report_command_loads_no_torch(small_store: Path) -> None:
     code = (
         "import sys\nfrom stillroom.cli import app\n"

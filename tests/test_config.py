@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from stillroom.config import Config, override, read_recipe, read_yaml
+from stillroom.config import Config
 from stillroom.errors import ConfigError
+from stillroom.recipe_files import override, read_recipe, read_yaml
 from stillroom.recipes import load_recipe
 
 

@@ -14,7 +14,8 @@ from stillroom import pipeline
 from stillroom.errors import ConfigError, DataError, UsageError
 from stillroom.files import read_lines
 from stillroom.pipeline import STAGES, schema, upto
-from stillroom.recipes import load_recipe, recipe_names
+from stillroom.recipe_files import recipe_names
+from stillroom.recipes import load_recipe
 from stillroom.records import Comparison, GridRow
 from stillroom.store import Stage, Store
 from stillroom.tasks.benchmarks.table import BENCHMARKS

@@ -1,25 +1,18 @@
-"""Recipe files and the configuration they hold: frozen, unknown keys refused, errors that name file and field.
+"""Configuration: frozen, unknown keys refused, errors that name file and field.
 
 A `Config` sits beside what it configures and holds only what decides a result; how to validate one is this file's
 business, what it means is not.
 """
 
 import json
-import re
-from pathlib import Path
 from typing import Any, Self, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from stillroom.errors import ConfigError, unknown
 
-MOST = 100_000
-"""Values of a recipe: a few aliases of aliases would fill any memory."""
-SHOWN = 100
-"""Letters of an override that an error repeats."""
 FAULTS = 8
 """Faulty fields that one error tells of."""
 SECRET = "secret"  # noqa: S105 (a name)
@@ -36,7 +29,7 @@ class Config(BaseModel):
         """Validate plain data (what YAML or JSON gives). A mapping for a field whose default sets something keeps that,
         where it says nothing else. Raises `ConfigError`, which names `where` and each field."""
         try:
-            return cls.model_validate_json(json.dumps(_over_defaults(cls, _plain(data)), default=str), strict=True)
+            return cls.model_validate_json(json.dumps(_over_defaults(cls, plain(data)), default=str), strict=True)
         except ValidationError as error:
             lines = list(dict.fromkeys(_explain(cls, detail) for detail in error.errors(include_url=False)))
             more = [f"and {len(lines) - FAULTS} more"] if len(lines) > FAULTS else []
@@ -72,11 +65,11 @@ def _over(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
     return low | high | {key: _over(low[key], high[key]) for key in deep}
 
 
-def _plain(data: Any) -> Any:
+def plain(data: Any) -> Any:
     """YAML's other keys, as dates, become text."""
     if isinstance(data, dict):
-        return {str(key): _plain(value) for key, value in data.items()}
-    return [_plain(value) for value in data] if isinstance(data, list) else data
+        return {str(key): plain(value) for key, value in data.items()}
+    return [plain(value) for value in data] if isinstance(data, list) else data
 
 
 def _explain(cls: type[BaseModel], detail: ErrorDetails) -> str:
@@ -104,80 +97,3 @@ def _siblings(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
 
 def _is_model(thing: Any) -> bool:
     return isinstance(thing, type) and issubclass(thing, BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `1e-3` is a number and a key that stands twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f"the key {twice!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Plain data from YAML text; `where` names it in the error."""
-    try:
-        data = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
-        size = _written_out(data, {})
-        if size <= MOST:
-            json.dumps(_plain(data), default=str)  # a number of thousands of digits is read of hexadecimal, not written
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # of dates, numbers, keys and depths too
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
-    if size > MOST:
-        raise ConfigError(f"{where}: its aliases (*name) write out to {size} values, more than {MOST}: write less")
-    return data
-
-
-def _written_out(data: Any, known: dict[int, int]) -> int:
-    """How many values the data holds with its aliases written out. Raises `ValueError` for one inside of itself."""
-    if not isinstance(data, dict | list):
-        return 1
-    if known.get(id(data)) == 0:
-        raise ValueError("an alias (*name) stands inside of what it names")
-    if id(data) not in known:
-        known[id(data)] = 0
-        parts = data.values() if isinstance(data, dict) else data
-        known[id(data)] = 1 + sum(_written_out(part, known) for part in parts)
-    return known[id(data)]
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The mapping that a recipe file holds, unvalidated."""
-    try:
-        data = read_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a YAML file") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a recipe is a mapping of keys to values, this is a {type(data).__name__}")
-    return data
-
-
-def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
-    """A copy of `data` with dotted `key=value` assignments applied; values are read as YAML."""
-    result: dict[str, Any] = json.loads(json.dumps(_plain(data), default=str))
-    for assignment in assignments:
-        dotted, equals, text = assignment.partition("=")
-        told = f"override {assignment[:SHOWN]!r}"
-        if not equals or not all(dotted.split(".")):
-            raise ConfigError(f"{told}: expected key=value, as in students.latent.codi.thoughts=6")
-        *parents, last = dotted.split(".")
-        node = result
-        for part in parents:
-            child = node.setdefault(part, {})
-            if child is None:
-                child = node[part] = {}
-            if not isinstance(child, dict):
-                raise ConfigError(f"{told}: {part!r} is a value, it has no field {last!r}")
-            node = child
-        node[last] = read_yaml(text, told)
-    return result

@@ -38,7 +38,10 @@ def run(
 
     Example: stillroom run abacus students.filler.pauses=4
     """
+    from stillroom.recipe_files import written
+
     _refuse_page(output, (*PAGES, *TABLES))
+    written(recipe, overrides or [])  # a slip is told before seconds go into imports
     from stillroom import pipeline
     from stillroom.pipeline import cluster, needs
     from stillroom.recipes import load_recipe
@@ -172,7 +175,7 @@ def _unreported(root: Path, recipe: str | None, reported: list[str]) -> str:
     """Why there is no report, and how there will be one: a name that no recipe has cannot be run."""
     if recipe is None:
         return f"{root} holds no report: make one with `stillroom run abacus`"
-    from stillroom.recipes import recipe_names
+    from stillroom.recipe_files import recipe_names
 
     if recipe not in recipe_names() and Path(recipe).suffix not in (".yaml", ".yml"):
         known = sorted({*recipe_names(), *reported})

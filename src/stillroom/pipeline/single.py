@@ -6,11 +6,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from stillroom import curriculum, students
-from stillroom.config import override
 from stillroom.errors import DataError, UsageError
 from stillroom.files import sha256
 from stillroom.pipeline.people import pretrained
 from stillroom.pipeline.staging import staged
+from stillroom.recipe_files import override
 from stillroom.store import Stage
 from stillroom.students import StudentConfig
 from stillroom.students.folders import MANNER, Manner

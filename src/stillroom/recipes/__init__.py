@@ -1,21 +1,20 @@
 """Recipes: one YAML file an experiment, and what may stand in it."""
 
-from importlib import resources
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from stillroom.config import Config, override, read_recipe
+from stillroom.config import Config
 from stillroom.crosscoder import CrosscodersConfig
 from stillroom.curriculum import PrimerConfig
 from stillroom.curriculum.gates import GateConfig
-from stillroom.errors import ConfigError, UsageError, unknown
+from stillroom.errors import ConfigError
 from stillroom.evaluation import EvaluateConfig
 from stillroom.evaluation.cost import CostConfig
 from stillroom.evaluation.faithfulness import FaithfulnessConfig
 from stillroom.evaluation.memorising import MemorisingConfig
 from stillroom.oracle import QuestionsConfig, ReaderConfig, TraceConfig
+from stillroom.recipe_files import written
 from stillroom.recipes.sweeps import Grid, grid_cells, labels_of
 from stillroom.students.adapters import AdapterConfig
 from stillroom.students.gkd import GkdConfig
@@ -133,25 +132,13 @@ class Recipe(Config):
         return seeds
 
 
-def recipe_names() -> list[str]:
-    return sorted(
-        p.name.removesuffix(".yaml") for p in resources.files("stillroom.recipes").iterdir() if p.name.endswith(".yaml")
-    )
-
-
 def load_recipe(name: str, assignments: list[str]) -> dict[str, Recipe]:
     """A recipe by its name or from a YAML file, with overrides applied.
 
     Returns one recipe for every cell of its sweep by what it differs in, the cell's label for every field of the sweep
     in place of the sweep; without a sweep, one recipe under the empty name.
     """
-    if name in recipe_names():
-        path = Path(str(resources.files("stillroom.recipes") / f"{name}.yaml"))
-    elif Path(name).suffix in (".yaml", ".yml"):
-        path = Path(name)
-    else:
-        raise UsageError(f"{unknown('recipe', name, recipe_names())}; or give the path of a .yaml file")
-    data = override(read_recipe(path), assignments)
+    data = written(name, assignments)
     whole = Recipe.parse(data, name)
     if not whole.sweep:
         return {"": whole}

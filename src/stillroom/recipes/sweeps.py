@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from stillroom.config import override
 from stillroom.errors import ConfigError
+from stillroom.recipe_files import override
 
 Values = list[Any] | dict[str, Any]
 """What a field is to be in turn; a mapping gives each value a name for the tables."""
