@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -167,31 +169,60 @@ def test_a_stage_is_given_a_processor_a_thread_and_never_more_than_a_machine_has
     assert [many.parts(of["predictions"], 3, "cuda"), many.parts(of["student"], 1, "cpu")] == [2, 1]
 
 
-def test_the_worker_of_a_base_or_a_student_does_nothing_after_it(tmp_path: Path) -> None:
-    """What is handed to Ray: how often a worker may do each stage's task."""
-    most: dict[str, set[object]] = {}
+class Handed:
+    """What is handed to Ray: for every task its stage, how often a worker may do its like, and what it waits for."""
 
-    class Task:
-        def __init__(self, given: dict[str, object]) -> None:
-            self.given = given
+    def __init__(self, room: Room, *overrides: str) -> None:
+        plan, settings = planned(*overrides)
+        self.kinds = {stage.key: stage.stage for stage in plan}
+        self.most: dict[str, set[object]] = {}
+        self.waits: dict[str, tuple[str, ...]] = {}
+        with tempfile.TemporaryDirectory() as root:
+            list(cluster._submit(self, plan, Store(Path(root)), settings, room))
 
-        def options(self, name: str, **_: object) -> "Task":
-            most.setdefault(kinds[name], set()).add(self.given.get("max_calls"))
-            return self
+    def remote(self, *function: object, **given: object) -> Any:
+        def task(name: str, **_: object) -> Any:
+            def handed(visit: object, stage: Stage, share: object, *before: str) -> str:
+                key = f"{stage.key} {name.rpartition(' ')[2]}" if share else stage.key
+                self.most.setdefault(stage.stage, set()).add(given.get("max_calls"))
+                self.waits[key] = before
+                return key
 
-        def remote(self, *_: object) -> None:
-            pass
+            return SimpleNamespace(remote=handed)
 
-    class Ray:
-        def remote(self, *function: object, **given: object) -> object:
-            return Task(given) if function else lambda _: Task(given)
+        return SimpleNamespace(options=task) if function else lambda _: SimpleNamespace(options=task)
 
-    plan, settings = planned()
-    kinds = {stage.name: stage.stage for stage in plan}
-    list(cluster._submit(Ray(), plan, Store(tmp_path), settings, Room(cpus=1, gpus=0, most_cpus=1)))
+    def of(self, kind: str) -> dict[str, tuple[str, ...]]:
+        return {key: waits for key, waits in self.waits.items() if self.kinds.get(key) == kind}
+
+
+def test_the_worker_of_a_base_or_a_student_does_nothing_after_it() -> None:
+    most = Handed(Room(cpus=1, gpus=0, most_cpus=1)).most
     assert {kind: most[kind] for kind in ("base", "student", "lessons", "predictions")} == {
         "base": {1}, "student": {1}, "lessons": {None}, "predictions": {None},
     }  # fmt: skip
+
+
+def test_parts_of_one_stage_do_not_wait_for_each_other() -> None:
+    waits = Handed(Room(cpus=12, gpus=0, most_cpus=12), "sweep={}").waits
+    parts = {key for key in waits if "/" in key}
+    assert len(parts) == 12  # two of each of six models' answers
+    assert not [key for key in parts if parts & set(waits[key])]
+    for key in {key.partition(" ")[0] for key in parts}:
+        assert {part for part in parts if part.startswith(key)} <= set(waits[key])
+
+
+def test_several_bases_that_take_every_processor_come_before_what_takes_one() -> None:
+    wide = ("sweep={base.fit.updates: [2, 3]}", "base.fit.threads=2")
+    both = Handed(Room(cpus=2, gpus=0, most_cpus=2), *wide)
+    bases = set(both.of("base"))
+    assert len(bases) == 2
+    assert all(bases <= set(waits) for waits in both.of("student").values())
+    assert not any(bases & set(waits) for waits in [*both.of("base").values(), *both.of("primer").values()])
+    roomy = Handed(Room(cpus=4, gpus=0, most_cpus=4), *wide)
+    assert all(len(bases & set(waits)) == 1 for waits in roomy.of("student").values())
+    one = Handed(Room(cpus=2, gpus=0, most_cpus=2), "base.fit.threads=2")
+    assert all(len(set(one.of("base")) & set(waits)) == 0 for waits in one.of("lessons").values())
 
 
 def test_a_machine_with_other_code_or_without_the_folder_is_named(tmp_path: Path) -> None:

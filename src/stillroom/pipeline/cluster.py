@@ -121,22 +121,41 @@ def work(visit: Visit, stage: Stage, share: tuple[int, int] | None, *parents: No
 
 
 def _submit(ray: Any, plan: Sequence[Stage], store: Store, settings: Settings, room: Room) -> Iterator[Any]:
-    """Give Ray all that is still to be made; yields the promise of each stage."""
+    """Give Ray all that is still to be made; yields the promise of each stage.
+
+    Several bases of which each takes every processor come first, with what they are made from: while one of them
+    waits, Ray holds processors back for it, which students could use.
+    """
     visit = Visit(store.root.absolute(), store.patience, Path.cwd(), code_version(), given(settings))
     todo = [stage for stage in plan if store.find(stage) is None]
     count = sum(stage.stage == SHARED_OUT for stage in todo)
     task, last = ray.remote(work), ray.remote(max_calls=1)(work)
     promised: dict[str, Any] = {}
-    for stage in todo:
-        parents = [promised[parent.key] for parent in stage.parents.values() if parent.key in promised]
+    bases = [stage for stage in todo if stage.stage == "base"]
+    filling = {stage.key for stage in bases if room.needs(stage, settings.device)["num_cpus"] == room.cpus > 1}
+    filling = filling if len(filling) > 1 else set()
+    early = _made_from(todo, filling)
+    for stage in sorted(todo, key=lambda stage: stage.key not in early):
+        awaited = {parent.key for parent in stage.parents.values()} | (set() if stage.key in early else filling)
+        before = [promise for key, promise in promised.items() if key in awaited]
         needs = room.needs(stage, settings.device)
         parts = room.parts(stage, count, settings.device)
-        for part in range(parts if parts > 1 else 0):
-            named = task.options(name=f"{stage.name} {part + 1}/{parts}", max_retries=RETRIES, **needs)
-            parents.append(named.remote(visit, stage, (part, parts), *parents))
-        named = (last if stage.stage in ALONE else task).options(name=stage.name, max_retries=RETRIES, **needs)
-        promised[stage.key] = named.remote(visit, stage, None, *parents)
+        shares = [
+            task.options(name=f"{stage.name} {part + 1}/{parts}", max_retries=RETRIES, **needs).remote(
+                visit, stage, (part, parts), *before
+            )
+            for part in range(parts if parts > 1 else 0)
+        ]
+        whole = (last if stage.stage in ALONE else task).options(name=stage.name, max_retries=RETRIES, **needs)
+        promised[stage.key] = whole.remote(visit, stage, None, *before, *shares)
         yield promised[stage.key]
+
+
+def _made_from(stages: Sequence[Stage], wanted: set[str]) -> set[str]:
+    """The keys of these stages and of all that they are made from."""
+    for stage in reversed(stages):  # what a stage is made from stands before it
+        wanted = wanted | {parent.key for parent in stage.parents.values() if stage.key in wanted}
+    return wanted
 
 
 def _follow(ray: Any, promises: list[Any], stopped: Callable[[], bool]) -> None:
