@@ -49,9 +49,9 @@ class Plain(nn.Module):
 
 
 class Ours(nn.Module):
-    def __init__(self, start: Crosscoder) -> None:
+    def __init__(self, start: Crosscoder, k: int = K) -> None:
         super().__init__()
-        config = CrosscoderConfig(k=K, expansion=EXPANSION, aux=0)
+        config = CrosscoderConfig(k=k, expansion=EXPANSION, aux=0)
         self.objective = CrosscoderObjective(copy.deepcopy(start), config)
 
     def forward(self, x_BMD: Tensor) -> Tensor:
@@ -101,6 +101,11 @@ def product_rate(width: int, device: str) -> float:
     return 2 * a.numel() * len(b) / min(seconds)
 
 
+def operations(width: int) -> int:
+    """Those of a plain step's matrix products."""
+    return 5 * 2 * BATCH * MODELS * width * EXPANSION * width
+
+
 def measure(width: int, rounds: int, device: str) -> list[Figure]:
     start = initial(CrosscoderConfig(k=K, expansion=EXPANSION, decoder_norm=0.3), MODELS, width, 0)
     sides = {
@@ -118,9 +123,8 @@ def measure(width: int, rounds: int, device: str) -> list[Figure]:
         assert max(losses.values()) - min(losses.values()) < SAME * losses["float32"], losses
         for name, (took, _) in told.items() if i >= 2 else ():
             seconds[name].append(took)
-    flops = 5 * 2 * BATCH * MODELS * width * EXPANSION * width
     median = {name: statistics.median(rows) for name, rows in seconds.items()}
-    share = flops / median["ours"] / product_rate(width, device)
+    share = operations(width) / median["ours"] / product_rate(width, device)
     print(f"width {width}: " + ", ".join(f"{name} {1 / value:.2f} steps/s" for name, value in median.items()))
     print(f"width {width}: the plain step's products at {share:.2f} of its bfloat16 rate; losses {losses}")
     figures = []
