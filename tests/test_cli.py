@@ -141,6 +141,13 @@ def test_a_folder_that_is_not_there_is_told_those_of_its_stage_with_their_names(
     assert "known are base/, student/; `stillroom list`" in runs._none_such("pupil/3", known)
 
 
+def test_scores_do_not_replace_the_questions(tmp_path: Path) -> None:
+    asked = tmp_path / "q.jsonl"
+    asked.write_text('{"question": "What is 2 + 3?", "answer": "5"}\n')
+    done = CliRunner().invoke(app, ["evaluate", "model", "--task", str(asked), "-o", str(asked)])
+    assert "is the file that is read" in str(done.exception)
+
+
 @pytest.mark.parametrize("stop", [Interrupted("what was done is kept"), KeyboardInterrupt()])
 def test_a_command_that_keeps_nothing_does_not_say_so_when_it_is_stopped(
     stop: BaseException, monkeypatch: pytest.MonkeyPatch

@@ -172,13 +172,17 @@ def test_a_stage_is_given_a_processor_a_thread_and_never_more_than_a_machine_has
 class Handed:
     """What is handed to Ray: for every task its stage, how often a worker may do its like, and what it waits for."""
 
-    def __init__(self, room: Room, *overrides: str) -> None:
+    def __init__(self, room: Room, *overrides: str, without: int = 0) -> None:
+        """`without` so many bases that are made already."""
         plan, settings = planned(*overrides)
+        made = [stage.key for stage in plan if stage.stage == "base"][:without]
         self.kinds = {stage.key: stage.stage for stage in plan}
         self.most: dict[str, set[object]] = {}
         self.waits: dict[str, tuple[str, ...]] = {}
         with tempfile.TemporaryDirectory() as root:
-            list(cluster._submit(self, plan, Store(Path(root)), settings, room))
+            store = Store(Path(root))
+            store.find = lambda stage: Path(root) if stage.key in made else None  # type: ignore[method-assign]
+            list(cluster._submit(self, plan, store, settings, room))
 
     def remote(self, *function: object, **given: object) -> Any:
         def task(name: str, **_: object) -> Any:
@@ -219,6 +223,8 @@ def test_several_bases_that_take_every_processor_come_before_what_takes_one() ->
     assert len(bases) == 2
     assert all(bases <= set(waits) for waits in both.of("student").values())
     assert not any(bases & set(waits) for waits in [*both.of("base").values(), *both.of("primer").values()])
+    (last,) = (bare := Handed(Room(cpus=2, gpus=0, most_cpus=2), *wide, without=1)).of("base")
+    assert all(last in waits for waits in bare.of("student").values())
     roomy = Handed(Room(cpus=4, gpus=0, most_cpus=4), *wide)
     assert all(len(bases & set(waits)) == 1 for waits in roomy.of("student").values())
     one = Handed(Room(cpus=2, gpus=0, most_cpus=2), "base.fit.threads=2")

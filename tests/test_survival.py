@@ -1,5 +1,6 @@
 """A run that is killed and taken up again ends with the same content as one left alone."""
 
+import contextlib
 import os
 import random
 import signal
@@ -34,7 +35,8 @@ def test_killed_at_random_moments_ends_with_the_same_content(small_store: Path, 
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.01)
             time.sleep(rng.uniform(0.0, 0.5))
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
             assert nursery.end() == -signal.SIGKILL, "the run ended before it could be killed"
             killed_in.append(stages(log)[-1])
         assert nursery.run(tmp_path / "log", environment, *CALL) == 0

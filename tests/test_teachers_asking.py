@@ -170,6 +170,18 @@ def test_what_stands_between_here_and_the_service_refuses_no_question_for_good(s
     assert (outcome.written, outcome.failed) == (2, 0)
 
 
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [("please see the billing page", "billing"), ('{"detail": [{"input": {"temperature": 0.0}}]}', "detail")],
+)
+def test_a_refusal_in_words_of_its_own_is_told_and_stops_nothing(said: str, word: str, tmp_path: Path) -> None:
+    with Loopback(always=lambda *_: (422, {}, said)) as server:
+        asked = questions(tmp_path, 2)
+        outcome = ask_and_write(config_for("openai", server), asked, desk(tmp_path), tmp_path / "cot.jsonl")
+    assert (outcome.written, outcome.failed) == (0, 2)
+    assert word in (tmp_path / "cot.failed.jsonl").read_text()
+
+
 @pytest.mark.parametrize("key", ["a", "m", "answer", "none"])
 def test_a_key_that_is_a_word_of_the_reply_changes_no_reply(key: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)

@@ -63,7 +63,8 @@ def evaluate(
     tasks = [name for told in task for name in ([told] if Path(told).is_file() else told.split(","))]
     if not names or not all(names):
         raise UsageError("no model is named: give folders, or --model-dir DIR")
-    refuse_output(output)
+    for name in tasks:
+        refuse_output(output, Path(name))
     if thoughts is not None:
         others = samples > 1 or shots or base_url or temperature or style or dtype or max_length or gpus
         if len(names) > 1 or len(tasks) > 1 or others:

@@ -150,7 +150,7 @@ def grade(
     from stillroom.files import stream_atomic
     from stillroom.tasks.grading import grade_lines
 
-    refuse_output(output, file)
+    refuse_output(output, None if str(file) == "-" else file)
     bad: list[int] = []
 
     def complain(number: int, reason: str) -> None:

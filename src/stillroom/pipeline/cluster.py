@@ -131,9 +131,9 @@ def _submit(ray: Any, plan: Sequence[Stage], store: Store, settings: Settings, r
     count = sum(stage.stage == SHARED_OUT for stage in todo)
     task, last = ray.remote(work), ray.remote(max_calls=1)(work)
     promised: dict[str, Any] = {}
-    bases = [stage for stage in todo if stage.stage == "base"]
+    bases = [stage for stage in plan if stage.stage == "base"]
     filling = {stage.key for stage in bases if room.needs(stage, settings.device)["num_cpus"] == room.cpus > 1}
-    filling = filling if len(filling) > 1 else set()
+    filling = {stage.key for stage in todo if stage.key in filling and len(filling) > 1}
     early = _made_from(todo, filling)
     for stage in sorted(todo, key=lambda stage: stage.key not in early):
         awaited = {parent.key for parent in stage.parents.values()} | (set() if stage.key in early else filling)

@@ -100,9 +100,9 @@ class ApiClient:
             self.api: Any = make(
                 api_key=self._key, base_url=endpoint, max_retries=0, timeout=timeout, http_client=connections
             )
-        except OSError as error:
+        except OSError as error:  # a file of certificates, or none to be opened
             raise TeacherError(
-                f"no connection can be set up ({error.strerror}): look at SSL_CERT_FILE and SSL_CERT_DIR"
+                f"no connection can be set up ({error.strerror or error}): look at SSL_CERT_FILE"
             ) from None
         except (ValueError, library("httpx2").InvalidURL) as error:
             raise TeacherError(
@@ -133,8 +133,10 @@ class ApiClient:
         try:
             return await call()
         except self.package.APIStatusError as error:
-            text = self.scrub(what_was_said(error))
-            raise self.judge(error.status_code, text, dict(error.response.headers), about) from None
+            found = self.judge(error.status_code, self.scrub(str(error)), dict(error.response.headers), about)
+            if isinstance(found, Refused):  # a body in a form of its own is told, and stops nothing by its words
+                found = refusal(error.status_code, self.scrub(what_was_said(error)))
+            raise found from None
         except (self.package.APIConnectionError, self._http_error, self._aiohttp.ClientError) as error:
             raise self._unheard(error) from None
         except (ValueError, RecursionError, self.package.APIResponseValidationError):  # what JSON or a redirect held
@@ -164,9 +166,7 @@ class ApiClient:
             return hopeless
         if status in LATER or status >= 500:
             return Transient(f"{self.endpoint} answered {status}", retry_after(headers))
-        if TOO_LONG.search(text):
-            return Refused(f"{NO_ROOM} ({status}): {text}")
-        return Refused(f"refused ({status}): {text}")
+        return refusal(status, text)
 
     def _hopeless(self, status: int, text: str, about: str) -> TeacherError | None:
         """What would befall every other request too."""
@@ -195,6 +195,10 @@ class ApiClient:
                 "(in a recipe temperature: unset), which sends none; its replies are not greedy then"
             )
         return None
+
+
+def refusal(status: int, text: str) -> Refused:
+    return Refused(f"{NO_ROOM if TOO_LONG.search(text) else 'refused'} ({status}): {text}")
 
 
 def what_was_said(error: Any) -> str:

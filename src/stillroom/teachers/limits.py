@@ -57,8 +57,9 @@ class Pace:
 
     def hold(self, seconds: float) -> float:
         """Nothing is due for so long; the seconds that this adds to the wait."""
-        before, self._next = self._next, max(self._next, self._clock() + seconds)
-        return self._next - max(before, self._clock())
+        now, before = self._clock(), self._next
+        self._next = max(before, now + seconds)
+        return min(seconds, self._next - before) if self._next > before else 0.0
 
 
 def backoff(attempt: int, rng: random.Random) -> float:

@@ -1,6 +1,7 @@
 """The questions of `stillroom teach`: JSON lines of the user's own or of GSM8K; faults are named by line."""
 
 import json
+import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Questions:
     def __iter__(self) -> Iterator[Problem]:
         """Raises `DataError` at a line that is no question, and behind the last line for an id that stands twice: what
         is to be asked is gone through once before anything is sent, and 16 bytes a line are all that is kept."""
-        if self.path.exists() and not self.path.is_file():
+        if os.path.exists(self.path) and not (self.path.is_file() or self.path.is_dir()):  # noqa: PTH110 (raises nothing)
             raise DataError(f"{self.path}: is no file; questions are read several times: write them into one")
         lines, ids = array("q"), array("q")
         for number, line in islice(numbered_lines(self.path), self.limit):
