@@ -21,6 +21,7 @@ SHOWN = 100
 
 
 STOPPED = "stopped by SIGTERM; what was done is kept: run the same command to go on"
+"""What a command says that goes on where it was stopped."""
 
 
 class StillroomError(Exception):

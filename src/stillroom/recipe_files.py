@@ -13,12 +13,10 @@ from typing import Any
 import yaml
 
 from stillroom.config import plain
-from stillroom.errors import ConfigError, UsageError, unknown
+from stillroom.errors import SHOWN, ConfigError, UsageError, unknown
 
 MOST = 100_000
 """Values of a recipe: a few aliases of aliases would fill any memory."""
-SHOWN = 100
-"""Letters of an override that an error repeats."""
 
 
 def recipe_names() -> list[str]:
