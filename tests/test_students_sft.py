@@ -118,9 +118,9 @@ def holding(tokens: int) -> Student:
         ([], 64, "there are no lessons"),
         ([Lesson(problem="p9", prompt="Ann has", completion="")], 64, "lesson p9: the completion has no token"),
         (
-            [Lesson(problem="p9", prompt="Ann has 3", completion="eggs")],
-            5,
-            r"lesson p9 \(6 tokens\): longer than the 5 tokens",
+            [Lesson(problem="p9", prompt="Ann has 3", completion="eggs 3 eggs 3")],
+            15,
+            r"lesson p9 \(9 tokens\): longer than the 8 tokens",
         ),
     ],
 )
@@ -129,8 +129,11 @@ def test_what_cannot_be_learned_is_named(lessons: list[Lesson], longest: int, to
         encode(lessons, holding(longest))
 
 
-def test_a_lesson_of_just_the_longest_length_is_learned() -> None:
-    assert len(encode([Lesson(problem="p", prompt="Ann has 3", completion="eggs")], holding(6))) == 1
+@pytest.mark.parametrize("context", [8, 9, 15])
+def test_a_lesson_of_just_the_longest_length_is_learned_and_its_padding_has_positions(context: int) -> None:
+    (row,) = encode([Lesson(problem="p", prompt="Ann has 3", completion="eggs 3 eggs")], holding(context))
+    assert row.length == 8
+    assert batches([row], 1)(0, 0, 1).tensors["input_ids_BT"].shape[1] <= context
 
 
 LENGTHS = [7 + (i * 37) % 23 for i in range(1003)]

@@ -123,6 +123,11 @@ def stepped(length: int, step: int = STEP) -> int:
     return -(-length // step) * step
 
 
+def longest_lesson(context: int) -> int:
+    """Tokens of the longest text whose padding a model of this context still has positions for."""
+    return context // STEP * STEP
+
+
 def packed(rows: Sequence[Example]) -> dict[str, Tensor]:
     """Rows end to end in one row of B = 1, each with positions from 0, by which the attention keeps them apart."""
     ids = [token for row in rows for token in [*row.prompt, *row.completion]]

@@ -10,6 +10,7 @@ from torch import nn
 from stillroom.config import Config
 from stillroom.errors import DataError
 from stillroom.students import coconut, codi, stepwise
+from stillroom.students.batches import longest_lesson
 from stillroom.students.chains import Chain
 from stillroom.students.coconut import CoconutConfig
 from stillroom.students.codi import CodiConfig
@@ -68,7 +69,7 @@ def course(
     """`lengths` are of the questions, by which batches are grouped. Raises `DataError` for texts that do not fit the
     model and `ConfigError` for stages that do not fit the run."""
     begin, end = student.ends_of_thoughts()
-    _refuse_long(methods, taught, len(begin) + len(end), student.context)
+    _refuse_long(methods, taught, len(begin) + len(end), longest_lesson(student.context))
     pad, order = int(student.tokenizer.pad_token_id), (fit.batch_size, fit.seed)
     explains = (methods.codi and methods.codi.explain) or (methods.coconut and methods.coconut.explain)
     decoder = StepDecoder(student.model) if explains else None
@@ -96,13 +97,13 @@ def _refuse_unasked(taught: Sequence[Chain]) -> None:
         raise DataError(f"{named(unasked)}: no question that could be thought about: leave it out")
 
 
-def _refuse_long(methods: Methods, taught: Sequence[Chain], ends: int, context: int) -> None:
+def _refuse_long(methods: Methods, taught: Sequence[Chain], ends: int, most: int) -> None:
     """Learned positions would fail without a name, rotary ones not at all."""
     lengths = [_longest(methods, chain, ends) for chain in taught]
-    long = [f"{row.problem} ({length})" for row, length in zip(taught, lengths, strict=True) if length > context]
+    long = [f"{row.problem} ({length})" for row, length in zip(taught, lengths, strict=True) if length > most]
     if long:
         raise DataError(
-            f"{named(long)}: longer, with its steps or its thoughts, than the {context} tokens that the model holds: "
+            f"{named(long)}: longer, with its steps or its thoughts, than the {most} tokens that the model holds: "
             "choose a model with a longer context, or leave such problems out"
         )
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from stillroom.errors import DataError
 from stillroom.records import Lesson
-from stillroom.students.batches import CE, IGNORED, Example
+from stillroom.students.batches import CE, IGNORED, Example, longest_lesson
 from stillroom.students.folders import Student
 from stillroom.students.prompts import completions_ids
 
@@ -72,10 +72,11 @@ def encode(lessons: Sequence[Lesson], student: Student) -> list[Example]:
     empty = [lesson.problem for lesson in lessons if not lesson.completion]
     if empty:
         raise DataError(f"{named(empty)}: the completion has no token, so there is nothing to learn")
-    long = [f"{example.problem} ({example.length} tokens)" for example in examples if example.length > student.context]
+    most = longest_lesson(student.context)
+    long = [f"{example.problem} ({example.length} tokens)" for example in examples if example.length > most]
     if long:
         raise DataError(
-            f"{named(long)}: longer than the {student.context} tokens that the model holds: raise "
+            f"{named(long)}: longer than the {most} tokens that the model holds: raise "
             "base.scratch.positions, choose a model with a longer context, or leave such problems out"
         )
     if not any(example.labels for example in examples):
