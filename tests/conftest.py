@@ -3,12 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+
+from nursery import Nursery
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GOMP_SPINCOUNT"] = "0"
@@ -25,15 +26,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def small_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def nursery() -> Iterator[Nursery]:
+    """Where commands are carried out by processes of their own, which do not import everything anew."""
+    with Nursery() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str, nursery: Nursery) -> Path:
     """The store of one undisturbed run of `abacus-small`, the same for all processes. Read it, never write to it."""
     base = tmp_path_factory.getbasetemp()
     root = (base if worker_id == "master" else base.parent) / "small"
     with FileLock(f"{root}.lock"):
         if not root.exists():
             under_way = tmp_path_factory.mktemp("under-way")
-            call = [sys.executable, "-m", "stillroom", "run", "abacus-small", "settings.device=cpu"]
-            subprocess.run(call, env={**os.environ, "STILLROOM_STORE": str(under_way)}, check=True, capture_output=True)
+            log, environment = base / "small.log", {"STILLROOM_STORE": str(under_way)}
+            ended = nursery.run(log, environment, "run", "abacus-small", "settings.device=cpu")
+            assert not ended, log.read_text()
             under_way.rename(root)
     return root
 

@@ -55,11 +55,15 @@ def child(log: str, environment: Mapping[str, str], call: Sequence[str]) -> None
 
 
 def serve() -> None:
+    import aiohttp  # before those whose clients look for it once
+    import anthropic
+    import openai
+
     import stillroom.cli
     import stillroom.pipeline
     from stillroom.teachers import limits
 
-    assert stillroom.cli.app and stillroom.pipeline.plan
+    assert all((aiohttp, anthropic, openai, stillroom.cli.app, stillroom.pipeline.plan))
     limits.FIRST_WAIT_S = 0.01  # between the attempts of a request
     for line in sys.stdin:
         pid = os.fork()

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,12 +38,6 @@ def forked(nursery: Nursery, folder: Path, *arguments: str, store: Path | None =
     ended, told = nursery.run(folder / "log", environment, *arguments), (folder / "log").read_text()
     assert ended == code, told
     return told
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as one:
-        yield one
 
 
 def test_importing_the_package_and_helping_load_no_torch() -> None:

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-TRAIN = """
-import sys
-from pathlib import Path
 from crosscoder_toys import planted
 from stillroom.crosscoder import interchange
 from stillroom.crosscoder.fitting import fit_crosscoder
@@ -19,23 +16,25 @@ from stillroom.crosscoder.model import CrosscoderConfig
 from stillroom.training import FitConfig
 from toys import workplace
 
-folder = Path(sys.argv[1])
-config = CrosscoderConfig(expansion=2, k=3, k_first=8, anneal=40 * 256, dead_after=1000)
-settings = FitConfig(updates=60, batch_size=256, learning_rate=3e-3, threads=1, warmup=5, log_every=1)
-made = fit_crosscoder(planted()[0], config, settings, workplace(folder, checkpoint_seconds=1e-9))
-interchange.save(made.crosscoder, folder / "crosscoder")
-"""
+
+def train(folder: Path) -> None:
+    """The whole training, with a checkpoint after every update."""
+    config = CrosscoderConfig(expansion=2, k=3, k_first=8, anneal=40 * 256, dead_after=1000)
+    settings = FitConfig(updates=60, batch_size=256, learning_rate=3e-3, threads=1, warmup=5, log_every=1)
+    made = fit_crosscoder(planted()[0], config, settings, workplace(folder, checkpoint_seconds=1e-9))
+    interchange.save(made.crosscoder, folder / "crosscoder")
 
 
-def train(folder: Path) -> subprocess.Popen[bytes]:
+def begin(folder: Path) -> subprocess.Popen[bytes]:
+    code = f"import sys, {Path(__file__).stem} as here; here.train(here.Path(sys.argv[1]))"
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": paths}
-    return subprocess.Popen([sys.executable, "-c", TRAIN, str(folder)], env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-c", code, str(folder)], env=environment, stderr=subprocess.DEVNULL)
 
 
 def test_kill_9_and_taking_it_up_again_give_the_same_dictionary(tmp_path: Path) -> None:
     alone, killed = tmp_path / "alone", tmp_path / "killed"
-    with train(killed) as process:
+    with begin(killed) as process:
         partial = killed / "partial"
         while not (partial.is_dir() and any(partial.rglob("*.safetensors"))):
             assert process.poll() is None, "the run ended before it could be killed"
@@ -43,9 +42,9 @@ def test_kill_9_and_taking_it_up_again_give_the_same_dictionary(tmp_path: Path) 
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert not (killed / "crosscoder").exists()
-    for folder in (killed, alone):
-        with train(folder) as process:
-            assert process.wait() == 0
+    with begin(killed) as process:
+        assert process.wait() == 0
+    train(alone)
     found, wanted = (load_file(folder / "crosscoder" / "model.safetensors") for folder in (killed, alone))
     assert found.keys() == wanted.keys()
     assert all(found[name].equal(wanted[name]) for name in wanted)

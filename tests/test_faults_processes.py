@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ from stillroom.store import Store
 
 RUN = ("run", "abacus-small", "settings.device=cpu")
 SIZES = ("200k", "420k", "700k", "1m", "16m")
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as one:
-        yield one
 
 
 def remount(disk: Path, options: str) -> bool:

@@ -1,7 +1,6 @@
 """Keys are planted in the environment, and then looked for in all that runs, failures and reports write."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,6 @@ lenses={weights: {}}
 gates.correct=false
 settings={device: cpu, teach: {attempts: 2, timeout_s: 3}}
 """.strip().splitlines()
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    with Nursery() as one:
-        yield one
 
 
 def key_in(head: str) -> str:

@@ -1,11 +1,8 @@
 """The synthetic families: published formats, true steps, disjoint splits, and no constant that answers for free."""
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import product
@@ -15,6 +12,7 @@ from statistics import mean
 import pytest
 from pydantic import ValidationError
 
+from nursery import Nursery
 from stillroom.curriculum import completion
 from stillroom.records import Problem, Step
 from stillroom.students.scratch import WORD
@@ -290,7 +288,7 @@ def test_ranges_are_checked(config: type, word: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_each_family_runs_from_problems_to_report(name: str, tmp_path: Path) -> None:
+def test_each_family_runs_from_problems_to_report(name: str, tmp_path: Path, nursery: Nursery) -> None:
     recipe = tmp_path / "family.yaml"
     primer = {"singles": 20, "lines": 20, "stories": 20}
     scratch = {"width": 16, "layers": 1, "heads": 1, "feed_forward": 32}
@@ -301,8 +299,7 @@ def test_each_family_runs_from_problems_to_report(name: str, tmp_path: Path) -> 
         "students": students, "fit": fit, "evaluate": {"train_sample": 5, "new_tokens": 4}, "lenses": {"weights": {}},
     }  # fmt: skip
     recipe.write_text(json.dumps(data))
-    environment = {**os.environ, "STILLROOM_STORE": str(tmp_path / "store")}
-    call = [sys.executable, "-m", "stillroom", "run", str(recipe), "settings.device=cpu"]
-    done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "report.html" in done.stdout
+    log, environment = tmp_path / "log", {"STILLROOM_STORE": str(tmp_path / "store")}
+    ended, told = nursery.run(log, environment, "run", str(recipe), "settings.device=cpu"), log.read_text()
+    assert ended == 0, told
+    assert "report.html" in told
