@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests run side by side: a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("STILLROOM_STORE", None)
 
-LONGEST = ("test_pipeline_cluster", "test_secrets", "test_training_distributed", "test_survival")
+LONGEST = ("test_pipeline_cluster", "test_training_distributed", "test_survival", "test_studio_browser")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

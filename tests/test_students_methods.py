@@ -75,7 +75,7 @@ def test_the_optimizer_begins_anew_where_a_stage_begins(room: dict[str, Path]) -
 def test_texts_longer_than_the_model_holds_are_named(method: str, room: dict[str, Path]) -> None:
     student, lengths = load(room["base"]), [len(p.question) for p in PROBLEMS]
     student.model.config.max_position_embeddings = 20
-    with pytest.raises(DataError, match=r"^lesson sum-0 \(\d+\), .* and 3 more: longer, .* than the 20 tokens"):
+    with pytest.raises(DataError, match=r"^lesson sum-0 \(\d+\), .* and 3 more: longer, .* than the 16 tokens"):
         course(Methods.parse(COURSES[method], "x"), student, chains(LESSONS, student), lengths, FIT)
 
 

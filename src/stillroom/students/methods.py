@@ -103,8 +103,8 @@ def _refuse_long(methods: Methods, taught: Sequence[Chain], ends: int, most: int
     long = [f"{row.problem} ({length})" for row, length in zip(taught, lengths, strict=True) if length > most]
     if long:
         raise DataError(
-            f"{named(long)}: longer, with its steps or its thoughts, than the {most} tokens that the model holds: "
-            "choose a model with a longer context, or leave such problems out"
+            f"{named(long)}: longer, with its steps or its thoughts, than the {most} tokens that the model has room "
+            "for: choose a model with a longer context, or leave such problems out"
         )
 
 

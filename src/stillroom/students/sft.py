@@ -76,7 +76,7 @@ def encode(lessons: Sequence[Lesson], student: Student) -> list[Example]:
     long = [f"{example.problem} ({example.length} tokens)" for example in examples if example.length > most]
     if long:
         raise DataError(
-            f"{named(long)}: longer than the {most} tokens that the model holds: raise "
+            f"{named(long)}: longer than the {most} tokens that the model has room for: raise "
             "base.scratch.positions, choose a model with a longer context, or leave such problems out"
         )
     if not any(example.labels for example in examples):
