@@ -4,12 +4,24 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    PreTrainedModel,
+)  # fmt: skip
 
 from stillroom.activations import added, blocks, final_norm, residual_stream, steered, unembed
 from stillroom.errors import DataError, UsageError
 from toys import MODELS
 
+SMALL = {
+    "vocab_size": 50, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "initializer_range": 0.5, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
 IDS = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10], [11, 12, 13, 14]])
 
 
@@ -24,6 +36,25 @@ def test_the_last_layer_through_the_unembedding_is_the_model_s_own_output(kind: 
         logits = model(input_ids=IDS).logits
     torch.testing.assert_close(unembed(model, stream[-1]), logits, rtol=0, atol=1e-6)
     assert not torch.allclose(unembed(model, stream[-2]), logits, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        CohereForCausalLM(CohereConfig(**SMALL, logit_scale=0.5)),
+        GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=8.0)),
+        Gemma2ForCausalLM(Gemma2Config(**SMALL, head_dim=8, final_logit_softcapping=0.2)),
+    ],
+    ids=lambda made: type(made).__name__,
+)
+@torch.inference_mode()
+def test_a_family_that_rescales_its_logits_has_them_so_when_they_are_read(made: PreTrainedModel) -> None:
+    made.eval()
+    with residual_stream(made) as stream:
+        told = made(input_ids=IDS).logits
+    torch.testing.assert_close(unembed(made, stream[-1]), told, rtol=0, atol=1e-5)
+    head = made.get_output_embeddings()
+    assert not torch.allclose(head(final_norm(made)(stream[-1])), told, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import MambaConfig, MambaForCausalLM
 
-from stillroom.decoding import Completion, decode, decode_all, plan
+from stillroom.decoding import Completion, Sampling, decode, decode_all, plan
+from stillroom.errors import DataError
 from toys import END, MODELS, PAD, WORDS
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [15, 3], [20, 21, 22, 23], [30], [4, 4]]
@@ -82,3 +84,14 @@ def test_the_toys_can_tell_positions_apart() -> None:
         later = model(input_ids=ids, position_ids=torch.tensor([[3, 4]])).logits
         assert torch.allclose(later, model(input_ids=ids).logits, atol=1e-4) == (kind == "llama")
         assert model.config.vocab_size == WORDS
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(0.7, 0)], ids=["greedy", "drawn"])
+@pytest.mark.parametrize("kind", ["llama", "left to transformers"])
+def test_logits_that_are_no_numbers_are_no_answer(kind: str, sampling: Sampling | None) -> None:
+    mamba = MambaConfig(vocab_size=WORDS, hidden_size=16, num_hidden_layers=1)
+    model = MODELS[kind]() if kind in MODELS else MambaForCausalLM(mamba).eval()
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if "norm" in name).fill_(float("nan"))
+    with pytest.raises(DataError, match=r"its logits hold NaN or infinity: weights are damaged"):
+        decode(model, PROMPTS, 4, PAD, [END], sampling)

@@ -1,8 +1,9 @@
 """A name that is not in a table is answered with the nearest known one first."""
 
 import pytest
+import torch
 
-from stillroom import errors
+from stillroom import cli, errors
 from stillroom.errors import StillroomError, unknown
 
 
@@ -31,3 +32,16 @@ def test_every_error_is_of_the_one_tree_and_drawn_in_its_docstring(name: str) ->
 def test_a_name_that_is_a_page_long_is_cut() -> None:
     told = unknown("student", "s" * 5000, ["s" * 5001, "normal"])
     assert told == f"unknown student '{'s' * 100}…': did you mean '{'s' * 100}…'? known are {'s' * 100}…, normal"
+
+
+@pytest.mark.parametrize("asked", [lambda: torch.empty(10**15), lambda: bytearray(10**15)], ids=["torch", "python"])
+def test_memory_that_is_not_there_is_told_in_a_sentence(asked, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(cli, "app", asked)
+    assert cli.status() == 1
+    assert capsys.readouterr().err.startswith("stillroom: memory ran out (")
+
+
+def test_any_other_fault_keeps_its_traceback(monkeypatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError, match="size"):
+        cli.status()

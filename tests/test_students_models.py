@@ -53,7 +53,7 @@ def test_a_tokenizer_whose_settings_no_file_can_hold_is_told(tmp_path: Path) -> 
 
 def base(house: dict[str, Path], folder: Path, name: str = "llama", **settings: object) -> Path:
     source = model_folder(folder / "source", name)
-    config = Pretrained(source=str(source), attention="eager", **settings)
+    config = Pretrained(source=str(source), **settings)
     make_pretrained(config, workplace(folder / "base"))
     return folder / "base"
 

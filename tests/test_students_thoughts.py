@@ -22,7 +22,7 @@ from transformers import (
     StableLmForCausalLM,
 )  # fmt: skip
 
-from stillroom.errors import UsageError
+from stillroom.errors import DataError, UsageError
 from stillroom.students.thoughts import (
     Answer,
     Intervention,
@@ -388,3 +388,9 @@ def test_thoughts_off_alone_is_what_it_is_in_company(kind: str) -> None:
     (alone,) = zip(*answer_variants(who, PROMPTS, [Variant(None)], 4), strict=True)
     company = [both[0] for both in answer_variants(who, PROMPTS, [Variant(None), Variant(2)], 4)]
     assert [answer.completion for answer in alone] == [answer.completion for answer in company]
+
+
+def test_what_overflows_is_no_answer() -> None:
+    """A student whose thoughts become infinite has no likeliest token."""
+    with pytest.raises(DataError, match="its logits hold NaN or infinity"):
+        answer_variants(thinker(), PROMPTS, [Variant(2, (Patch(0, torch.full((len(PROMPTS), WIDTH), torch.inf)),))], 3)

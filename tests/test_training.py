@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from stillroom.errors import TrainingError
+from stillroom.errors import ConfigError, TrainingError
 from stillroom.training import Batch, FitConfig, fit, learning_rate, snapshot_steps
 from stillroom.training.checkpoints import complete
 from toys import workplace
@@ -210,3 +210,9 @@ def test_frozen_parameters_stay(tmp_path: Path) -> None:
     fit(model, batches(8), config(updates=2), workplace(tmp_path))
     assert torch.equal(model.net[0].weight, before)
     assert not torch.equal(model.net[3].weight, Regression().net[3].weight)
+
+
+@pytest.mark.parametrize("betas", [(1.0, 0.9), (0.9, -0.1)])
+def test_betas_that_no_optimizer_takes_are_refused_with_the_recipe(betas: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match="fit: betas"):
+        FitConfig.parse({"betas": betas}, "fit")

@@ -244,9 +244,22 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     return direct[-1]
 
 
+@torch.inference_mode()
 def unembed(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     """Logits of residual-stream vectors (…, D): final norm, then the output embedding (the logit lens)."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return logits(model, final_norm(model)(hidden))
+
+
+def logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Logits (…, V) of normed hidden states (…, D): by the output embedding, and then rescaled or capped in the
+    families that do so (`logit_scale` of Cohere, `logits_scaling` of Granite, `final_logit_softcapping` of Gemma 2)."""
+    head, told = model.get_output_embeddings(), model.config.get_text_config()  # type: ignore[no-untyped-call]
     assert head is not None, "a causal language model has an output embedding"
-    with torch.inference_mode():
-        return torch.as_tensor(head(final_norm(model)(hidden)))
+    found = torch.as_tensor(head(hidden))
+    if scale := getattr(told, "logit_scale", None):
+        found = found * scale
+    if divisor := getattr(told, "logits_scaling", None):
+        found = found / divisor
+    if cap := getattr(told, "final_logit_softcapping", None):
+        found = torch.tanh(found / cap) * cap
+    return found

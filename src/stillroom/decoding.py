@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from stillroom.errors import DataError
 
 PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)
 """The kinds of cache layers out of which single rows can be taken."""
@@ -98,7 +100,7 @@ def _step_by_step(
         if "position_ids" in takes:
             more["position_ids"] = (mask_RT.cumsum(1) - 1).clamp(min=0)[:, -inputs_RT.shape[1] :]
         out = model(input_ids=inputs_RT, attention_mask=mask_RT, past_key_values=cache, use_cache=True, **more)
-        next_R = draw(out.logits[:, -1].float())
+        next_R = draw(finite(out.logits[:, -1].float(), model))
         found_BN[rows_R, step] = next_R
         (going_R,) = torch.nonzero(~torch.isin(next_R, ends_E), as_tuple=True)
         if not len(going_R):
@@ -108,6 +110,16 @@ def _step_by_step(
             cache.batch_select_indices(going_R)
         inputs_RT, mask_RT = next_R[:, None], torch.nn.functional.pad(mask_RT, (0, 1), value=1)
     return [_cut([token for token in row if token != NOTHING], ends) for row in found_BN.tolist()]
+
+
+def finite(logits: Tensor, model: PreTrainedModel) -> Tensor:
+    """The same logits (…, V). Raises `DataError` where the largest is no number: any token would pass for it."""
+    if not logits.amax(-1).isfinite().all():
+        raise DataError(
+            f"{model.name_or_path or type(model).__name__}: its logits hold NaN or infinity: weights are damaged, or "
+            f"they overflow in {model.dtype}: fetch it again, or hold it in bfloat16 or float32"
+        )
+    return logits
 
 
 def _drawing(sampling: Sampling | None, device: torch.device) -> Callable[[Tensor], Tensor]:
@@ -133,7 +145,10 @@ def _generated(
     if sampling is not None:
         torch.manual_seed(sampling.seed)
         settings.update(do_sample=True, temperature=sampling.temperature, top_k=0, top_p=1.0)  # type: ignore[no-untyped-call]
-    out_BT = model.generate(input_ids=ids_BT, attention_mask=mask_BT, generation_config=settings)  # type: ignore[operator]
+    checked = LogitsProcessorList([lambda _, logits_BV: finite(logits_BV, model)])
+    out_BT = model.generate(  # type: ignore[operator]
+        input_ids=ids_BT, attention_mask=mask_BT, generation_config=settings, logits_processor=checked
+    )
     return [_cut(row[ids_BT.shape[1] :], ends) for row in out_BT.tolist()]
 
 

@@ -71,6 +71,13 @@ def sentence(error: StillroomError | OSError) -> str:
     )
 
 
+def short_of_memory(error: BaseException) -> bool:
+    """Whether memory was too little: for Python, for torch on an accelerator, or on a CPU, where torch has no class for
+    it."""
+    kinds = (type(error).__name__ == "OutOfMemoryError", isinstance(error, MemoryError))
+    return any(kinds) or "can't allocate memory" in str(error)
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a name that is not in a table: the known names, the nearest first."""
     names = sorted(known)

@@ -9,7 +9,7 @@ import sys
 
 from stillroom.cli import chat, evaluating, lenses, lessons, oracle, runs, students, studio
 from stillroom.cli.app import app
-from stillroom.errors import STOPPED, Interrupted, StillroomError, UsageError, sentence
+from stillroom.errors import STOPPED, Interrupted, StillroomError, UsageError, sentence, short_of_memory
 
 __all__ = ["app", "chat", "evaluating", "lenses", "lessons", "main", "oracle", "runs", "students", "studio"]
 
@@ -43,6 +43,12 @@ def status() -> int:
         return 75 if isinstance(error, Interrupted) else 2 if isinstance(error, UsageError) else 1
     except OSError as error:  # of the machine's: a full disk, a folder that may not be written
         print(f"stillroom: {sentence(error)}", file=sys.stderr)  # noqa: T201
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not short_of_memory(error):
+            raise
+        why = " ".join(str(error).split())[:200]
+        print(f"stillroom: memory ran out ({why}): ask for less, or use a machine with more", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         print("stillroom: stopped; run the same command to go on", file=sys.stderr)  # noqa: T201

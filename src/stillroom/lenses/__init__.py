@@ -54,8 +54,8 @@ ALIKE: dict[str, Callable[[Student, Student], bool]] = {"tokens": same_tokens, "
 
 LENSES: dict[str, Lens] = {
     "weights": Lens(weights.WeightsConfig, weights.look, frozenset({"shapes"})),
-    "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look, version=7),
-    "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look, version=7),
+    "logit_lens": Lens(logit_lens.LogitLensConfig, logit_lens.look, version=8),
+    "tuned_lens": Lens(tuned_lens.TunedLensConfig, tuned_lens.look, version=8),
     "probes": Lens(probes.ProbesConfig, probes.look, version=7),
     "representations": Lens(
         representations.RepresentationsConfig, representations.look, frozenset({"tokens"}), version=7

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stillroom.activations import final_norm
+from stillroom.activations import final_norm, logits
 from stillroom.config import Config
 from stillroom.lenses.logit_lens import Translate, deepest, plain, report
 from stillroom.lenses.reading import finite
@@ -58,9 +58,7 @@ class Map(nn.Module):
 
 def logits_of(student: Student, hidden: Tensor) -> Tensor:
     """As `activations.unembed`, with gradients."""
-    head = student.model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    logits: Tensor = head(final_norm(student.model)(hidden))
-    return logits
+    return logits(student.model, final_norm(student.model)(hidden))
 
 
 def fit(student: Student, hidden_ND: Tensor, output_NV: Tensor, iterations: int, decay: float) -> Map:

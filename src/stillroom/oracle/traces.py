@@ -29,7 +29,7 @@ from stillroom.students import Student, load
 from stillroom.students.thoughts import Answer, answer_variants, statistics, trace_variants
 from stillroom.tasks import TEST, TRAIN
 
-VERSION = 2
+VERSION = 3
 ASKED, HELD = "asked.json", "held.json"
 
 

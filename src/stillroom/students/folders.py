@@ -142,7 +142,8 @@ def open_weights(origin: Origin, manner: Manner, device: str) -> PreTrainedModel
             origin.source,
             revision=origin.revision,
             dtype=DTYPES[manner.dtype],
-            attn_implementation=manner.attention,
+            # transformers takes sdpa by itself where a model has it, and eager where it has not (BLOOM, Gemma 2)
+            attn_implementation=None if manner.attention == "sdpa" else manner.attention,
             trust_remote_code=origin.trust_remote_code,
             use_safetensors=True,
             local_files_only=folder.is_dir(),

@@ -37,6 +37,7 @@ class Pretrained(Origin):
     """Whose tokenizer it reads with, a folder or a model of the hub, where that is not its own: two models that are
     compared token by token must read the same tokens."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    """With `sdpa` a model that has none attends by `eager`."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights. Training computes in `fit.precision` whatever they are held in."""
     checkpointing: bool = False

@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stillroom.errors import Interrupted, TrainingError
+from stillroom.errors import Interrupted, TrainingError, short_of_memory
 from stillroom.files import intact, stamp, write_atomic
 from stillroom.progress import Meter, meter
 from stillroom.store import Workplace
@@ -144,7 +144,7 @@ class Loop:
     def short_of_memory(self, error: RuntimeError) -> Exception:
         """What to say of an error of torch's that means too little memory; any other is given back as it is."""
         text = str(error)
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in text:
+        if not short_of_memory(error):
             return error
         asked = re.search(r"[Tt]ried to allocate ([\d.]+ ?\w+)", text)
         free = re.search(r"of which ([\d.]+ ?\w+) is free", text)

@@ -1,11 +1,13 @@
 """What decides a run of the loop, and what follows from it: the learning rate, the snapshots, the micro-batches."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from stillroom.config import Config
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class FitConfig(Config):
@@ -24,7 +26,7 @@ class FitConfig(Config):
     """Updates of linear warm-up."""
     weight_decay: float = Field(0.0, ge=0)
     """Applied to matrices, not to biases and norms."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip: float = Field(1.0, gt=0)
     """Largest norm of the gradient."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"

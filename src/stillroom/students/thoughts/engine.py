@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stillroom.decoding import Completion
+from stillroom.decoding import Completion, finite
 from stillroom.students.thoughts.attention import Branches, Stem, tree_attention
 from stillroom.students.thoughts.interventions import Skip, Undisturbed, replaced
 from stillroom.students.thoughts.thinker import Answer, Thinker, Variant, check
@@ -219,7 +219,7 @@ class _Group:
         while len(tokens) < self.new_tokens and not (tokens and len(stops) and stopped_BV.all()):
             if tokens:
                 self._append(self.thinker.embed(tokens[-1]), [True] * len(self.variants))
-            logits_BVW = self.thinker.head(self.tips_BVd)
+            logits_BVW = finite(self.thinker.head(self.tips_BVd), self.thinker.model)
             tokens.append(logits_BVW.argmax(-1))
             if self.reference is not None:
                 wanted_B1 = tokens[-1][:, self.reference, None]

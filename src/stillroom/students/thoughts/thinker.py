@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from stillroom.activations import logits
 from stillroom.decoding import Completion
 from stillroom.errors import UsageError
 from stillroom.students.thinking import project
@@ -40,8 +41,7 @@ class Thinker:
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits: what the vocabulary reads in a hidden state or in a thought."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)  # type: ignore[no-untyped-call]
-        return logits
+        return logits(self.model, hidden)
 
 
 @dataclass(frozen=True)
