@@ -107,6 +107,8 @@ def test_list_and_show_read_the_store(small_store: Path) -> None:
     shown = json.loads(stillroom("show", path[:-4], "--json", store=small_store).stdout)
     assert shown["parents"]["base"]["stage"] == "base"
     assert shown["notes"] == []
+    printed = str(small_store / path / "model.safetensors")  # a path as a command prints it
+    assert json.loads(stillroom("show", printed, "--json", store=small_store).stdout) == shown
 
 
 def test_show_names_a_changed_code_version_and_damage(small_store: Path, tmp_path: Path) -> None:

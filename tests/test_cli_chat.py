@@ -106,8 +106,9 @@ def test_no_name_or_number_ends_a_conversation(monkeypatch: pytest.MonkeyPatch, 
 def test_a_name_that_only_the_store_could_have_is_not_looked_for_on_the_hub(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STILLROOM_STORE", str(tmp_path / "stills"))
-    with pytest.raises(UsageError, match=r"no folder of the store .*stills begins so: `stillroom list`"):
-        student_folder("student/3f2a")
+    for slip in ("student/3f2a", "student/zebra", "0123456789abcdef"):
+        with pytest.raises(UsageError, match=r"no folder of the store .*stills begins so: `stillroom list`"):
+            student_folder(slip)
     for key in ("3f2a", "3f2b"):
         (tmp_path / "stills" / "student" / key).mkdir(parents=True)
     with pytest.raises(UsageError, match=r"the beginning of 2 folders of the store \(student/3f2a, student/3f2b\)"):
@@ -115,7 +116,7 @@ def test_a_name_that_only_the_store_could_have_is_not_looked_for_on_the_hub(monk
     assert student_folder("student/3f2b") == Path(tmp_path / "stills/student/3f2b")
     with pytest.raises(UsageError, match=r"\./none: there is no such folder here"):
         student_folder("./none")
-    assert [str(student_folder(name)) for name in ("student/zebra", "./stills")] == ["student/zebra", "stills"]
+    assert [str(student_folder(name)) for name in ("students/zebra", "./stills")] == ["students/zebra", "stills"]
     (tmp_path / "stills" / "student" / "3f2b" / "student.json").write_text("{}")
     with pytest.raises(StoreError, match=r"student/3f2b: it has no manifest\.json, so it was never finished"):
         student_folder("student/3f2b")

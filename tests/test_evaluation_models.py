@@ -12,6 +12,7 @@ from architectures import tiny
 from stillroom.errors import DataError, StillroomError, UsageError
 from stillroom.evaluation.answering import AnswerConfig
 from stillroom.evaluation.models import Given, open_model, settled, stamp
+from stillroom.pipeline import diffing, questions
 from stillroom.pipeline.evaluating import evaluation_plan, labelled, models_below, named, problems_of
 from stillroom.pipeline.sharing import share_out, visible
 from stillroom.students import save
@@ -154,9 +155,12 @@ def test_a_plan_names_what_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_benchmark_is_asked_in_the_splits_that_fetch_has_brought(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("STILLROOM_DATA", str(tmp_path))
     row = json.dumps({"question": "What is 5 + 7?", "answer": "<<5+7=12>>12\n#### 12"}) + "\n"
-    for split in ("train", "test"):
-        (tmp_path / f"gsm8k_official_{split}.jsonl").write_text(row)
+    others = [{"question": f"What is {n} + 8?", "answer": f"#### {n + 8}"} for n in range(101)]
+    (tmp_path / "gsm8k_official_train.jsonl").write_text("".join(json.dumps(other) + "\n" for other in others))
+    (tmp_path / "gsm8k_official_test.jsonl").write_text(row)
     assert problems_of("gsm8k").config["split"] == "official"
+    assert [problem.answer for problem in questions.test_problems("gsm8k")] == ["12"]  # `trace`, `--thoughts`
+    assert [problem.answer for problem in diffing.problems("gsm8k", 9)["test"]] == ["12"]
     for split in ("train", "test"):
         (tmp_path / f"gsm8k_{split}.jsonl").write_text(row)
     assert problems_of("gsm8k").config["split"] == "study"

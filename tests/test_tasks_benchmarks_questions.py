@@ -69,6 +69,8 @@ def test_one_can_learn_from_them(tmp_path: Path) -> None:
         ({"question": "Q?", "answer": ["5"]}, "neither text nor number"),
         ({"question": "Q?", "answer": "B", "choices": "AB"}, "`choices` is no list"),
         ({"question": "Q?", "answer": "Z", "kind": "choice", "choices": ["x", "y"]}, "'Z' is none of the 2 choices"),
+        ({"question": "Q?", "answer": "blue", "choices": ["red", "green"]}, "'blue' is none of the 2 choices"),
+        ({"question": "Q?", "anwser": "5"}, "unknown field 'anwser': did you mean 'answer'"),
         ('{"question": "Q', "not JSON"),
         ('{"question": "half a sign \\ud800", "answer": 1}', "cannot be read .*surrogates not allowed"),
         ('{"question": "Q?", "answer": ' + "7" * 5000 + "}", "cannot be read .*limit .4300 digits"),

@@ -21,8 +21,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Distils chains of thought and looks inside what comes out.",
 )
-STORED = re.compile(r"(base|student)/[0-9a-f]{1,16}")
-"""A model's name in the store, as `stillroom list` prints it or cut short."""
+STORED = re.compile(r"(base|student)/[^/]+|[0-9a-f]{16}")
+"""A model's name in the store, as `stillroom list` prints it or cut short, or a slip in one: not for the hub."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Copy the result to this file.")]
 

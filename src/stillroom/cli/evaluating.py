@@ -57,7 +57,7 @@ def evaluate(
     With `--thoughts` one student that thinks in vectors is asked after several numbers of them: `swapped` gives each
     question the thoughts of another with another answer, `off` leaves thoughts out altogether.
 
-    Example: stillroom evaluate stills/student/3f2a... ./Llama-3.2-1B --task gsm8k,svamp -n 100 -o results.json
+    Example: stillroom evaluate student/3f2a ./Llama-3.2-1B --task gsm8k,svamp -n 100 -o results.json
     """
     names = [*(model or []), *_below(model_dir)]
     tasks = [name for told in task for name in ([told] if Path(told).is_file() else told.split(","))]

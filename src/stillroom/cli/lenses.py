@@ -23,7 +23,7 @@ def diff(
 ) -> None:
     """What differs inside two models, each number beside its null. For chosen lenses, name them.
 
-    Example: stillroom diff stills/base/1f3a... stills/student/3f2a... --lens weights --lens kl -o findings.parquet
+    Example: stillroom diff base/1f3a student/3f2a --lens weights --lens kl -o findings.parquet
     """
     from stillroom.devices import use
     from stillroom.lenses import write_findings

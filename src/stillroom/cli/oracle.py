@@ -21,7 +21,7 @@ def trace(
 
     A trace that was stopped goes on where it was: give the same command again.
 
-    Example: stillroom trace stills/student/3f2a... --task abacus -n 200 -o traces
+    Example: stillroom trace student/3f2a --task abacus -n 200 -o traces
     """
     from stillroom.devices import use
     from stillroom.evaluation import spaced

@@ -101,7 +101,10 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    path: Annotated[str, typer.Argument(help="STAGE/KEY as `list` prints it; the key may be cut short. Or `journal`.")],
+    path: Annotated[
+        str,
+        typer.Argument(help="STAGE/KEY as `list` prints it, perhaps cut short; a path into the store; or `journal`."),
+    ],
     as_json: Json = False,
 ) -> None:
     """Show how one folder of the store came to be, and whether it is still what was committed.
@@ -118,6 +121,8 @@ def show(
             emit(json.dumps(row, indent=None if as_json else 1))
         return
     known = {f"{m.stage}/{m.key}": m for m in store.manifests()}
+    if Path(path).resolve().is_relative_to(root := store.root.resolve()):  # the path that a command printed
+        path = "/".join(Path(path).resolve().relative_to(root).parts[:2])
     found = [name for name in known if name.startswith(path)]
     if len(found) != 1:
         raise UsageError(_none_such(path, known) if not found else f"{path!r} could be any of {', '.join(found)}")

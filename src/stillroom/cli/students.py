@@ -99,7 +99,7 @@ def export(
 
     `stillroom list` names the folders of the stages `lessons` and `student`.
 
-    Example: stillroom export stills/student/3f2a... --merged -o model
+    Example: stillroom export student/3f2a --merged -o model
     """
     from stillroom.curriculum.exports import export as write
     from stillroom.curriculum.exports import read_cells

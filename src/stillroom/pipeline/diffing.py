@@ -1,6 +1,5 @@
 """Any two models side by side, without a recipe: opened, looked at through the lenses that both allow."""
 
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from stillroom.lenses import ALIKE, LENSES
 from stillroom.lenses.gathering import gathered
 from stillroom.lenses.selection import CHOSEN
 from stillroom.lenses.subjects import BASE, Subjects
+from stillroom.pipeline.questions import standing
 from stillroom.progress import say
 from stillroom.records import Finding, Problem
 from stillroom.store import Workplace
 from stillroom.students import Student, load
 from stillroom.students.folders import ADAPTER, MANNER
 from stillroom.students.pretrained import Pretrained, make_pretrained
-from stillroom.tasks import TASKS, TEST, TRAIN
+from stillroom.tasks import TEST, TRAIN
 
 VALIDATION = "validation"
 OTHER = "B"
@@ -52,13 +52,7 @@ def problems(data: str, limit: int) -> dict[str, list[Problem]]:
 
     Raises `UsageError` for an unknown task and `DataError` for fewer than two problems to look at.
     """
-    folder, settings = Path(os.environ.get("STILLROOM_DATA") or "data"), {"name": data}
-    if data.endswith(".jsonl"):
-        folder, settings = Path(data).parent, {"name": "questions", "file": Path(data).name}
-    if settings["name"] not in TASKS:
-        raise UsageError(f"{unknown('task', data, TASKS)}; or give the path of a .jsonl file")
-    row = TASKS[settings["name"]]
-    splits = {name: list(rows) for name, rows in row.splits(row.config.parse(settings, data), folder).items()}
+    splits = standing(data).splits()
     asked = splits.get(TEST) or next(iter(splits.values()))
     if not splits.get(VALIDATION):
         splits[VALIDATION], asked = asked[::2], asked[1::2]

@@ -1,21 +1,19 @@
 """Many models asked many tasks: a plan without a recipe. Models that are folders, tasks that are names or files."""
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from stillroom import evaluation, tasks
-from stillroom.errors import DataError, UsageError, unknown
+from stillroom.errors import UsageError
 from stillroom.evaluation import models, scoring
 from stillroom.evaluation.answering import AnswerConfig
 from stillroom.evaluation.models import Given
 from stillroom.files import sha256
+from stillroom.pipeline.questions import standing
 from stillroom.pipeline.staging import staged
-from stillroom.progress import say
 from stillroom.store import Stage
 from stillroom.students.folders import ADAPTER, MANNER
-from stillroom.tasks import TASKS
 from stillroom.teachers.limits import Limits
 
 
@@ -93,23 +91,9 @@ def task_label(name: str) -> str:
 
 
 def problems_of(name: str) -> Stage:
-    """The stage of a task by its name, or of a file of questions. A benchmark is asked in the hub's splits where those
-    alone are there. Raises `UsageError`, or `DataError` for a file that is not there."""
-    data, settings = Path(os.environ.get("STILLROOM_DATA") or "data"), {"name": name}
-    if name.endswith(".jsonl"):
-        data, settings = Path(name).parent, {"name": "questions", "file": Path(name).name}
-    if settings["name"] not in TASKS:
-        raise UsageError(f"{unknown('task', name, TASKS)}; or give the path of a .jsonl file")
-    task = TASKS[settings["name"]]
-    config = task.config.parse(settings, name)
-    absent = [file for file in task.files(config) if not (data / file).is_file()]
-    if absent and "split" in task.config.model_fields:
-        fetched = task.config.parse({**settings, "split": "official"}, name)
-        if all((data / file).is_file() for file in task.files(fetched)):
-            say(f"{name}: the hub's splits, as `stillroom fetch` brings them (split: official)")
-            config, absent = fetched, []
-    if absent:
-        raise DataError(f"{name}: {tasks.benchmarks.absent(data / absent[0])}")
+    """The stage of a task by its name, or of a file of questions. Raises `UsageError`, or `DataError` for a file that
+    is not there."""
+    task, config, data = standing(name)
     stamp = {"files": {file: sha256(data / file) for file in task.files(config)}}
     run = partial(tasks.make_problems, task, config, data)
     return staged("problems", f"problems {task_label(name)}", tasks.VERSION, config, {}, run, stamp)

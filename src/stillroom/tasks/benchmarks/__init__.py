@@ -62,8 +62,8 @@ def absent(path: Path) -> str:
         if path.name in {*benchmark.files(name, "study").values(), *benchmark.files(name, "official").values()}:
             return (
                 f"{path}: no such file; `stillroom fetch {name}` brings the benchmark's official split, which a recipe "
-                "reads with task.split=official (docs/benchmarks.md); or set STILLROOM_DATA or the recipe's `data` to "
-                "the folder that holds this file"
+                "reads with `split: official` in that task (task.split=official; docs/benchmarks.md); or set "
+                "STILLROOM_DATA or the recipe's `data` to the folder that holds this file"
             )
     return f"{path}: no such file; {HINT}"
 

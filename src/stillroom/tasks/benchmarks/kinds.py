@@ -17,11 +17,9 @@ WORDS = {"sqrt", "pi", "sin", "cos", "tan", "log", "ln", "exp", "infty"}
 OPERATORS = re.compile(r"[-+*/^=<>√π∞(),\d]")
 
 
-def infer(answer: str, choices: Sequence[str] = ()) -> Kind:
-    """`choice`, `boolean`, `math`, `numeric` or `text`, the first that fits in this order; algebra after numbers."""
+def infer(answer: str) -> Kind:
+    """`boolean`, `math`, `numeric` or `text`, the first that fits in this order; algebra after numbers."""
     answer = answer.strip()
-    if choices and letter_of(answer, choices):
-        return "choice"
     if answer.lower().rstrip(".") in ("yes", "no", "true", "false"):
         return "boolean"
     if re.search(r"\\[A-Za-z({\[$%]|^\$.*\$$", answer):

@@ -3,6 +3,7 @@
 A question without an answer can be asked and never graded: it stands in the split `ungraded`, which no score counts.
 """
 
+import difflib
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ from stillroom.tasks.benchmarks.reading import Seen, first_met, hold_out, in_a_l
 from stillroom.tasks.benchmarks.rows import Row, rows
 
 UNGRADED = "ungraded"
+FIELDS = ("question", "answer", "kind", "choices", "id", "solution")
 
 
 class QuestionsConfig(Config):
@@ -57,6 +59,8 @@ def _problems(path: Path, notes: Notes) -> list[Problem]:
             )
             first_met(problem, "the file", seen)
             problems.append(problem)
+            if not problem.answer:
+                notes.add("kept", "no answer: asked, not scored")
         except Refused as reason:
             notes.add("refused", str(reason))
         except (AttributeError, TypeError, ValueError) as error:
@@ -66,7 +70,11 @@ def _problems(path: Path, notes: Notes) -> list[Problem]:
 
 
 def valid(row: Row) -> Row:
-    """The row, once its fields are of the right types."""
+    """The row, once its fields are of the right types and none of them looks like a slip."""
+    for name in row.keys() - set(FIELDS):
+        near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.75)
+        if near and near[0] not in row:
+            raise ValueError(f"unknown field {name!r}: did you mean {near[0]!r}?")
     if not isinstance(row["question"], str):
         raise ValueError(f"the question {row['question']!r} is no text")
     if (kind := row.get("kind")) is not None and kind not in get_args(Kind):

@@ -173,7 +173,7 @@ def own(row: Row, notes: Notes) -> Problem:
     answer, choices = row.get("answer"), [str(choice) for choice in row.get("choices") or ()]
     solution = str(row.get("solution") or "")
     said = ("yes" if answer else "no") if isinstance(answer, bool) else "" if answer is None else str(answer).strip()
-    kind = row.get("kind") or (infer(said, choices) if said else "choice" if choices else "text")
+    kind = row.get("kind") or ("choice" if choices else infer(said) if said else "text")
     if said and kind == "choice" and choices:
         letter = letter_of(said, choices)
         if letter is None:
