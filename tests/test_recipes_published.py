@@ -125,6 +125,7 @@ def test_a_recipe_is_planned_as_published_without_network_or_model(
     said = CliRunner().invoke(app, ["run", name, "--dry-run"], catch_exceptions=False)
     assert said.exit_code == 0, said.output
     assert "run   report" in said.stdout
+    assert said.stdout.count("looked for on the hub") <= 1  # once for all students of a base
     assert not (tmp_path / "store").exists()
 
 

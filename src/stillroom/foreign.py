@@ -108,7 +108,13 @@ def opening(source: str, what: str) -> Iterator[None]:
 
 def unopened(source: str, what: str, error: Exception) -> DataError:
     """What to say where transformers gives a folder or a model of the hub up."""
-    remedy = "" if Path(source).is_dir() else " (there is no such folder here, so it was looked for on the hub)"
+    if source.startswith((".", "/", "~")) and not Path(source).is_dir():
+        return DataError(f"{source}: no such folder")
+    remedy = (
+        ""
+        if Path(source).is_dir()
+        else " (there is no such folder here, so it was looked for on the hub; a gated model needs `hf auth login`)"
+    )
     return DataError(f"{source}: {what} cannot be opened{remedy}: {reason_of(error)[:300]}")
 
 

@@ -25,17 +25,22 @@ TOKENS = 512
 
 
 def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
-    """A line a stage, then a line a student."""
+    """A line a stage, then a line a student; a base that cannot be opened is looked for once."""
     width = max(len(stage.name) for stage in plan) + 2
     for stage in plan:
         yield f"{'reuse' if store.find(stage) else 'run':6}{stage.name:{width}}{stage.stage}/{stage.key}"
-    for stage in plan:
-        if stage.stage == "student" and "fit" in stage.config:
-            try:
-                needed = told(stage, store)
-            except DataError as error:  # without the network a plan can still be told
-                needed = f"not known ({error})"
-            yield f"memory of {stage.name}: {needed}"
+    taught = [stage for stage in plan if stage.stage == "student" and "fit" in stage.config]
+    while taught:
+        stage, *taught = taught
+        names = [stage.name]
+        try:
+            needed = told(stage, store)
+        except DataError as error:  # without the network a plan can still be told
+            base = stage.parents["base"].key
+            names += [other.name for other in taught if other.parents["base"].key == base]
+            taught = [other for other in taught if other.parents["base"].key != base]
+            needed = f"not known ({error})"
+        yield f"memory of {', '.join(names)}: {needed}"
 
 
 def told(stage: Stage, store: Store) -> str:
