@@ -131,7 +131,8 @@ def test_figures_wait_until_they_are_looked_at_and_anchors_lead_to_them(chromium
     assert len(names) == len(set(names))
     page.goto(report.as_uri() + "#oracle-latent")
     page.locator("figure[data-figure=oracle-latent] .main-svg").first.wait_for(state="attached")
-    assert abs(page.evaluate("document.getElementById('oracle-latent').getBoundingClientRect().top")) < 400
+    at = "Math.abs(document.getElementById('oracle-latent').getBoundingClientRect().top)"
+    page.wait_for_function(f"{at} < 400")  # what is folded around it opens after the browser has scrolled there
     assert said == []
     page.context.close()
 
