@@ -1,4 +1,4 @@
-"""A name that is not in a table is answered with the nearest known one first."""
+"""Errors for their reader: the nearest known name first, names cut short, memory that ran out in a sentence."""
 
 import pytest
 import torch

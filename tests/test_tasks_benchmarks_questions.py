@@ -83,6 +83,11 @@ def test_a_wrong_line_is_named(row: object, told: str, tmp_path: Path) -> None:
         read_questions(QuestionsConfig(), folder)
 
 
+def test_fields_of_somebody_else_s_are_no_slips(tmp_path: Path) -> None:
+    row = {"question": "Q?", "answer": "5", "idx": 3, "uid": "a", "answers": ["5"], "question_id": 7, "type": "sum"}
+    assert [p.answer for p in read_questions(QuestionsConfig(), write(tmp_path, row))["test"]] == ["5"]
+
+
 def test_a_question_asked_twice_is_kept_once(tmp_path: Path) -> None:
     folder = write(tmp_path, {"question": "How many?", "answer": 1}, {"question": "how many", "answer": 2})
     splits = read_questions(QuestionsConfig(), folder)

@@ -122,7 +122,7 @@ def show(
         return
     known = {f"{m.stage}/{m.key}": m for m in store.manifests()}
     if Path(path).resolve().is_relative_to(root := store.root.resolve()):  # the path that a command printed
-        path = "/".join(Path(path).resolve().relative_to(root).parts[:2])
+        path = "/".join(Path(path).resolve().relative_to(root).parts[:2]) or path
     found = [name for name in known if name.startswith(path)]
     if len(found) != 1:
         raise UsageError(_none_such(path, known) if not found else f"{path!r} could be any of {', '.join(found)}")

@@ -18,7 +18,8 @@ from stillroom.tasks.benchmarks.reading import Seen, first_met, hold_out, in_a_l
 from stillroom.tasks.benchmarks.rows import Row, rows
 
 UNGRADED = "ungraded"
-FIELDS = ("question", "answer", "kind", "choices", "id", "solution")
+OPTIONAL = ("answer", "kind", "choices", "solution")
+"""Fields whose slip would change what is graded."""
 
 
 class QuestionsConfig(Config):
@@ -71,8 +72,8 @@ def _problems(path: Path, notes: Notes) -> list[Problem]:
 
 def valid(row: Row) -> Row:
     """The row, once its fields are of the right types and none of them looks like a slip."""
-    for name in row.keys() - set(FIELDS):
-        near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.75)
+    for name in row:
+        near = difflib.get_close_matches(name, OPTIONAL, n=1, cutoff=0.8)
         if near and near[0] not in row:
             raise ValueError(f"unknown field {name!r}: did you mean {near[0]!r}?")
     if not isinstance(row["question"], str):
