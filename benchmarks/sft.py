@@ -4,9 +4,10 @@
 
 Two scratch Llamas from the same initial weights, on the same lessons in tokens, with the same batch, precision
 (bfloat16 autocast), optimizer and schedule. TRL is first timed in each of its ways; then ours and its fastest train by
-turns, and the better time of each counts, since what disturbs a machine only ever lengthens a time. Losses are
-compared after the same updates, for which it is given our batches in our order. The wide model learns recorded SVAMP
-rationales if STILLROOM_DATA (else `shared/data` beside the checkout) holds them, else abacus lessons too.
+turns, and the better time of each counts, since what disturbs a machine only ever lengthens a time. The ceiling is an
+update of nothing but its products with weights: no code around the same products can be quicker. Losses are compared
+after the same updates, for which it is given our batches in our order. The wide model learns recorded SVAMP rationales
+if STILLROOM_DATA (else `shared/data` beside the checkout) holds them, else abacus lessons too.
 """
 
 import copy
@@ -195,6 +196,28 @@ def trl(
     return model, clock.seconds, batch * per_row
 
 
+def ceiling(case: Case, rows: Sequence[Example]) -> float:
+    """Examples a second if an update were its products with weights and their two gradients in bfloat16: for a mean
+    batch, the output head for labels alone. Attention and whatever is no product take no time."""
+    drawn = rows[: 8 * case.batch]
+    read, labels = sum(row.length for row in drawn) // 8, sum(len(row.completion) for row in drawn) // 8
+    inner = scratch(case, "eager").config.intermediate_size
+    layer = [(read, case.width, case.width)] * 4 + [(read, case.width, inner)] * 3
+    held = [
+        [torch.randn(shape, dtype=torch.bfloat16) for shape in ((count, inputs), (outputs, inputs), (count, outputs))]
+        for count, inputs, outputs in [*layer * case.layers, (labels, case.width, case.vocabulary)]
+    ]
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        for x, weight, gradient in held:
+            torch.mm(x, weight.T)
+            torch.mm(gradient, weight)
+            torch.mm(gradient.T, x)
+        seconds.append(time.perf_counter() - began)
+    return case.batch / min(seconds)
+
+
 def measure(case: Case, updates: int) -> Figure:
     told = lessons(case)
     words = tokenizer(case, told)
@@ -225,11 +248,14 @@ def measure(case: Case, updates: int) -> Figure:
     result: dict[str, Any] = {
         "case": case.name, "updates": updates, "ours": updates * case.batch / min(taken), "attention": attention,
         "trl": updates * each / min(peer_taken), "trl way": name, "trl attention": theirs,
+        "ceiling": ceiling(case, rows),
     }  # fmt: skip
     print(
         f"  {updates} updates: ours {result['ours']:.1f} ({attention}), TRL {result['trl']:.1f} ({name}, {theirs}) "
         "examples/s"
     )
+    ours_share, trl_share = (100 * result[side] / result["ceiling"] for side in ("ours", "trl"))
+    print(f"  of the ceiling of {result['ceiling']:.1f}: ours {ours_share:.0f} %, TRL {trl_share:.0f} %")
     if updates >= LEARNED:
         rows_of = grouped([len(row.prompt) for row in rows], case.batch, 0)
         ordered = [rows[i] for update in range(updates) for i in rows_of(update)]

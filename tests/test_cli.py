@@ -167,6 +167,8 @@ def test_a_diff_that_could_not_be_written_is_refused_before_it_begins(
     monkeypatch.setattr("stillroom.pipeline.diffing.problems", lambda *_: began.append(1))
     done = CliRunner().invoke(app, ["diff", "one", "two", "-o", str(tmp_path / "nowhere" / "f.parquet")])
     assert "stands in a folder that does not exist" in str(done.exception)
+    done = CliRunner().invoke(app, ["diff", "one", "two", "-o", str(tmp_path / "f.csv")])
+    assert "ends in .parquet" in str(done.exception)
     assert not began
 
 

@@ -1,5 +1,6 @@
 """Recipes: unknown keys, wrong types and ranges are named with file and field; overrides reach any field."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,12 +125,27 @@ def test_overrides_reach_a_recipe_whose_keys_are_no_texts() -> None:
 @pytest.mark.parametrize(
     ("assignment", "told"),
     [("a.b", "expected key=value"), ("=1", "expected key=value"), ("a..b=1", "expected key=value"),
-     ("t.x=1", "'t' is a value, it has no field 'x'"), ("a={", "override 'a={': not valid YAML")],
+     ("t.x=1", "'t' is a value, it has no field 'x'"), ("a={", "override 'a={': not valid YAML"),
+     ("m=x", "m has fields: set one, as m.b=…"), ("n=x", "n has fields: set one, as n.name=…")],
 )  # fmt: skip
 def test_a_malformed_override_is_named(assignment: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        override({"t": 5}, [assignment])
+        override({"t": 5, "m": {"b": 1}, "n": {"b": 1, "name": "c"}}, [assignment])
     assert told in str(caught.value)
+
+
+def test_an_override_of_a_student_that_is_misspelt_is_told_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"unknown student 'latnet': did you mean 'latent'.*a new one needs a `variant`"
+    ):
+        load_recipe("abacus", ["students.latnet.codi.thoughts=3"])
+    assert load_recipe("abacus", ["students.latnet.variant=latent", "students.latnet.codi.thoughts=3"])
+
+
+def test_a_tracker_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=r"settings\.trackers: not installed: pip install wandb"):
+        load_recipe("abacus-small", ["settings.trackers=[tensorboard, wandb]"])
 
 
 def test_the_example_of_a_malformed_override_is_a_field_of_a_recipe() -> None:

@@ -275,6 +275,15 @@ def test_one_problem_is_asked_about(folder: Path, tmp_path: Path) -> None:
         assert isinstance(told.value, StillroomError)
 
 
+def test_words_of_ones_own_are_answered_with_the_questions_that_a_trace_decides(folder: Path) -> None:
+    one = tables.read(folder, "test")
+    assert all(asking.shown(one, query) is not None for query in asking.decided())
+    assert asking.shown(one, "How do you feel?") is None
+    assert asking.Reply("", "", None).told.endswith(" ".join(asking.decided()))
+    assert asking.Reply("", "", "none").told == "none: no step, or several alike"
+    assert asking.Reply("", "", "step 2").told == "step 2"
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_what_a_model_says_steers_no_terminal(
     options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

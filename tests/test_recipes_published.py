@@ -1,6 +1,7 @@
 """The recipes of the founding works: each plans as it is published, and each runs on tiny models and a few problems."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,8 +123,13 @@ def test_a_recipe_is_planned_as_published_without_network_or_model(
 ) -> None:
     monkeypatch.setenv("STILLROOM_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("STILLROOM_DATA", str(data))
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)  # as if it were not installed
     said = CliRunner().invoke(app, ["run", name, "--dry-run"], catch_exceptions=False)
     assert said.exit_code == 0, said.output
+    missing = [line.split(": ")[1] for line in said.stdout.splitlines() if line.startswith("missing: ")]
+    lacked = {"gsm8k-llama": ["ANTHROPIC_API_KEY is not set"], "qwen-lora": ["4-bit weights need bitsandbytes"]}
+    assert missing == lacked.get(name, [])
     assert "run   report" in said.stdout
     assert said.stdout.count("looked for on the hub") <= 1  # once for all students of a base
     assert not (tmp_path / "store").exists()

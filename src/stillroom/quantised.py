@@ -17,15 +17,20 @@ from stillroom.errors import UsageError
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
+def refuse_without() -> None:
+    """Raise `UsageError` where bitsandbytes is not installed."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            "4-bit weights need bitsandbytes: pip install -e '.[gpu]' in the checkout, or keep the weights whole"
+        )
+
+
 def four_bits(device: torch.device | str) -> BitsAndBytesConfig:
     """What `from_pretrained` takes to hold a model's weights in four bits, with products in bfloat16.
 
     Raises `UsageError` where they cannot be had: no bitsandbytes, or a device that it does not know.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError(
-            "4-bit weights need bitsandbytes: pip install -e '.[gpu]' in the checkout, or keep the weights whole"
-        )
+    refuse_without()
     import bitsandbytes
 
     kind = torch.device(device).type

@@ -110,5 +110,11 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             if not isinstance(child, dict):
                 raise ConfigError(f"{told}: {part!r} is a value, it has no field {last!r}")
             node = child
-        node[last] = read_yaml(text, told)
+        value = read_yaml(text, told)
+        if isinstance(value, str) and isinstance(held := node.get(last), dict):
+            field = "name" if "name" in held else next(iter(held), "KEY")
+            raise ConfigError(
+                f"{told}: {dotted} has fields: set one, as {dotted}.{field}=…, or all with {dotted}='{{…}}'"
+            )
+        node[last] = value
     return result

@@ -139,8 +139,7 @@ def _early(early: Sequence[str]) -> RenderableType:
 
 def _reply(reply: Reply) -> Iterator[RenderableType]:
     yield Text(f"the reader  {visible(reply.said) or '(nothing: it ended its answer at once)'}", style="magenta")
-    shown = visible(reply.shown) if reply.shown is not None else "does not decide this question"
-    yield Text(f"the trace   {shown}", style="dim")
+    yield Text(f"the trace   {visible(reply.told)}", style="dim")
 
 
 def _compared(turns: tuple[Turn, Turn], contrast: Contrast) -> RenderableType:

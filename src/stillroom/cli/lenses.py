@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from stillroom.cli.app import Json, app, emit, keeps_nothing, refuse_existing, refuse_output, student_folder
+from stillroom.errors import UsageError
 
 
 @app.command()
@@ -32,6 +33,10 @@ def diff(
 
     refuse_existing(output)
     refuse_output(output)
+    if output is not None and output.suffix != ".parquet":
+        raise UsageError(
+            f"-o {output}: findings are written as Parquet: name a file that ends in .parquet, or see --json"
+        )
     say(f"opening {a} and {b} ...")
     where = str(use(device, 2))
     splits = diffing.problems(data, limit)

@@ -67,4 +67,4 @@ def ask(
         return
     emit(f"the student   {visible(reply.answer)}")
     emit(f"the reader    {visible(reply.said) or '(nothing: it ended its answer at once)'}")
-    emit(f"the trace     {visible(reply.shown) if reply.shown is not None else 'does not decide this question'}")
+    emit(f"the trace     {visible(reply.told)}")

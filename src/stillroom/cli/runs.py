@@ -117,8 +117,11 @@ def show(
     if path == "journal":
         from stillroom.teachers.teaching import journal_report
 
-        for row in journal_report(store.journal):
+        rows = journal_report(store.journal)
+        for row in rows:
             emit(json.dumps(row, indent=None if as_json else 1))
+        if not rows:
+            say("the journal is empty: no teacher has answered yet")
         return
     known = {f"{m.stage}/{m.key}": m for m in store.manifests()}
     if Path(path).resolve().is_relative_to(root := store.root.resolve()):  # the path that a command printed

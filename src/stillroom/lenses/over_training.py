@@ -67,10 +67,9 @@ def look(table: Mapping[str, tuple[Any, ...]], config: OverTrainingConfig, subje
     kind, see = table[name][:2]
     settings = kind.parse(config.lens, "over_training.lens")
     found: list[Finding] = []
-    for who, folder in subjects.folders.items():
-        kept = snapshots(folder)
-        if who == BASE or who in subjects.twins or not kept:
-            continue
+    held = {who: snapshots(folder) for who, folder in subjects.folders.items() if who not in (BASE, *subjects.twins)}
+    for who, kept in held.items():
+        folder = subjects.folders[who]
         series: dict[int, list[Finding]] = {}
         for update, file in kept.items():
             device = str(subjects.students[who].model.device)
@@ -79,7 +78,7 @@ def look(table: Mapping[str, tuple[Any, ...]], config: OverTrainingConfig, subje
             series[update] = [row for row in rows if row.subject == who]
         found += [_at(row, update) for update, rows in series.items() for row in rows]
         found += first_beyond(series)
-    if not found:
+    if not any(held.values()):
         say("  over_training: no student kept checkpoints; train them with fit.snapshots=8")
     return found
 

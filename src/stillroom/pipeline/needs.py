@@ -1,4 +1,5 @@
-"""What a plan would do and need: what is reused, what will run, and how much memory each student takes."""
+"""What a plan would do and need: what is reused, what will run, what is missing for it, and how much memory each
+student takes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,7 +7,8 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
-from stillroom.errors import DataError
+from stillroom import quantised
+from stillroom.errors import DataError, StillroomError
 from stillroom.files import read_json, read_lines
 from stillroom.foreign import opening
 from stillroom.records import Lesson
@@ -16,6 +18,7 @@ from stillroom.students.folders import DTYPES, Origin, load_manner, open_tokeniz
 from stillroom.students.memory import Estimate, estimate, shape_of, smallest_gpu
 from stillroom.students.prompts import completions_ids, prompts_ids
 from stillroom.students.scratch import ScratchConfig, shape
+from stillroom.teachers.clients import KEYS, refuse_unready
 
 WORDS = 1000
 """A word-level vocabulary that has not been counted yet; of a small model it is a small part either way."""
@@ -25,10 +28,16 @@ TOKENS = 512
 
 
 def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
-    """A line a stage, then a line a student; a base that cannot be opened is looked for once."""
+    """A line a stage, a line for whatever is missing, then a line a student; a base that cannot be opened is looked
+    for once."""
     width = max(len(stage.name) for stage in plan) + 2
+    ahead = []
     for stage in plan:
-        yield f"{'reuse' if store.find(stage) else 'run':6}{stage.name:{width}}{stage.stage}/{stage.key}"
+        made = store.find(stage)
+        ahead += [] if made else [stage]
+        yield f"{'reuse' if made else 'run':6}{stage.name:{width}}{stage.stage}/{stage.key}"
+    for sentence in dict.fromkeys(_missing(ahead)):
+        yield f"missing: {sentence}"
     taught = [stage for stage in plan if stage.stage == "student" and "fit" in stage.config]
     while taught:
         stage, *taught = taught
@@ -41,6 +50,18 @@ def plan_lines(plan: Sequence[Stage], store: Store) -> Iterator[str]:
             taught = [other for other in taught if other.parents["base"].key != base]
             needed = f"not known ({error})"
         yield f"memory of {', '.join(names)}: {needed}"
+
+
+def _missing(ahead: Sequence[Stage]) -> Iterator[str]:
+    """What this machine lacks of what these stages ask for: packages, and keys of teachers."""
+    for stage in ahead:
+        try:
+            if stage.stage == "rationales" and stage.config["name"] in KEYS:
+                refuse_unready(stage.config["name"], stage.config["base_url"])
+            elif (stage.config.get("adapter") or {}).get("name") == "qlora":
+                quantised.refuse_without()
+        except StillroomError as error:
+            yield str(error)
 
 
 def told(stage: Stage, store: Store) -> str:

@@ -1,5 +1,6 @@
 """Recipes: one YAML file an experiment, and what may stand in it."""
 
+import importlib.util
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -8,7 +9,7 @@ from stillroom.config import Config
 from stillroom.crosscoder import CrosscodersConfig
 from stillroom.curriculum import PrimerConfig
 from stillroom.curriculum.gates import GateConfig
-from stillroom.errors import ConfigError
+from stillroom.errors import ConfigError, unknown
 from stillroom.evaluation import EvaluateConfig
 from stillroom.evaluation.cost import CostConfig
 from stillroom.evaluation.faithfulness import FaithfulnessConfig
@@ -86,6 +87,14 @@ class Settings(Config):
     teach: Limits = Limits()
     """How fast and how dearly a teacher may be asked."""
 
+    @field_validator("trackers")
+    @classmethod
+    def _installed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """accelerate leaves out a tracker that is not there: a long run would be followed nowhere."""
+        if absent := [name for name in value if importlib.util.find_spec(name) is None]:
+            raise ValueError(f"not installed: pip install {' '.join(absent)}")
+        return value
+
 
 class Recipe(Config):
     """One experiment. `task`, `teacher` and each lens are validated by the table row that their name selects."""
@@ -123,6 +132,16 @@ class Recipe(Config):
     data: str | None = None
     """The folder of data files; STILLROOM_DATA, then ./data, where it is not given."""
     settings: Settings = Settings()
+
+    @field_validator("students", mode="before")
+    @classmethod
+    def _known(cls, students: Any) -> Any:
+        """An override of a student that is misspelt makes a new one, which lacks its variant."""
+        entries = students if isinstance(students, dict) else {}
+        whole = [name for name, entry in entries.items() if not isinstance(entry, dict) or "variant" in entry]
+        for name in sorted(entries.keys() - whole) if whole else ():
+            raise ValueError(f"{unknown('student', name, whole)}; a new one needs a `variant`")
+        return students
 
     @field_validator("seeds")
     @classmethod

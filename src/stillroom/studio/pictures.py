@@ -124,12 +124,11 @@ def _png(width: int, pixels: bytes) -> bytes:
 
 def reply(name: str, query: str, said: Reply) -> str:
     """What a reader said of one student's thoughts, and what the trace itself shows, as a table in HTML."""
-    shown = said.shown if said.shown is not None else "does not decide this question"
     rows = (
         ("asked", query),
         ("the student", said.answer),
         ("the reader", said.said or "(nothing)"),
-        ("the trace", shown),
+        ("the trace", said.told),
     )
     cells = "".join(f"<tr><th scope='row'>{what}</th><td>{escaped(text)}</td></tr>" for what, text in rows)
     return f'<table class="reply"><caption>{escaped(name)}, its thoughts undisturbed</caption>{cells}</table>'

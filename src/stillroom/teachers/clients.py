@@ -78,6 +78,13 @@ def library(name: str) -> Any:
         ) from None
 
 
+def refuse_unready(teacher: str, base_url: str | None) -> None:
+    """Raise what asking would, before a word is sent: a package that is not installed, a key that is not set."""
+    for name in ("aiohttp", teacher):
+        library(name)
+    key_of(teacher, endpoint_of(teacher, base_url))
+
+
 class NotFound(TeacherError):
     """The service knows no such thing (404)."""
 
