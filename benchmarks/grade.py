@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/grade.py [--quick]      (--quick: 120,000 lines for memory in place of 1,020,000)
 
-The last line printed is JSON; the exit code is 0 when every figure holds its bar.
+The library for mathematics is timed once its processes have started; how long that takes stands in the last line. That
+is JSON; the exit code is 0 when every figure holds its bar.
 """
 
 import json
@@ -13,11 +14,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from figures import at_least, at_most, close, told_load
 
 from stillroom.records import Kind
+from stillroom.tasks import workers
 from stillroom.tasks.answers import Question, grade, grade_all
 
 WORKING = "She had {a} apples and bought {b} more, so {a} + {b} = {c}. Then she gave some of them to her two friends. "
@@ -110,6 +113,14 @@ def through_command(count: int, many: int) -> tuple[float, float]:
         return statistics.median(rate for rate, _ in runs), peak - max(memory for _, memory in runs)
 
 
+def started() -> float:
+    """Seconds until all processes of the library for mathematics have answered for the first time."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(workers.WORKERS) as asking:
+        list(asking.map(lambda number: workers.verify(f"x+{number}", f"{number}+x"), range(2 * workers.WORKERS)))
+    return time.perf_counter() - began
+
+
 def longest_bait() -> float:
     slowest = 0.0
     for kind, bait in BAITS:
@@ -131,7 +142,8 @@ def main() -> None:
     rates, growth = through_command(60_000, 120_000 if quick else 1_020_000)
     figures.append(at_least("stillroom grade", rates, "/s", 15_000))
     figures.append(at_most("growth over many lines", growth, "MiB", 16))
-    figures.append(at_least("mathematics", in_process("math", 2_000, 1), "/s", 400))
+    start = started()
+    figures.append(at_least("mathematics", in_process("math", 2_000, 1), "/s", 400, start=round(start, 2)))
     figures.append(at_most("longest bait", longest_bait(), "s", 5))
     close("grade", figures, load, "math-verify", "sympy")
 
