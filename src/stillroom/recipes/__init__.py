@@ -1,5 +1,6 @@
 """Recipes: one YAML file an experiment, and what may stand in it."""
 
+import difflib
 import importlib.util
 from typing import Annotated, Any, Literal, Self
 
@@ -136,11 +137,15 @@ class Recipe(Config):
     @field_validator("students", mode="before")
     @classmethod
     def _known(cls, students: Any) -> Any:
-        """An override of a student that is misspelt makes a new one, which lacks its variant."""
+        """An override of a student that is misspelt makes a new one, which lacks its variant. Whatever else may be
+        wrong with an entry is told of its own fields."""
         entries = students if isinstance(students, dict) else {}
-        whole = [name for name, entry in entries.items() if not isinstance(entry, dict) or "variant" in entry]
-        for name in sorted(entries.keys() - whole) if whole else ():
-            raise ValueError(f"{unknown('student', name, whole)}; a new one needs a `variant`")
+        whole = [name for name, entry in entries.items() if isinstance(entry, dict) and "variant" in entry]
+        for name in sorted(entries.keys() - whole):
+            entry = entries[name]
+            slip = isinstance(entry, dict) and entry.keys() <= StudentEntry.model_fields.keys()
+            if slip and difflib.get_close_matches(name, whole, 1, 0.5):
+                raise ValueError(f"{unknown('student', name, whole)}; a new one needs a `variant`")
         return students
 
     @field_validator("seeds")
