@@ -7,7 +7,7 @@ from stillroom.errors import StoreError, UsageError
 from stillroom.oracle import questions
 from stillroom.oracle.evaluating import READER_VERSION
 from stillroom.oracle.prompts import INJECTION
-from stillroom.oracle.questions import NONE, STRATEGIES, Asked, Seen
+from stillroom.oracle.questions import STRATEGIES, Asked, Seen
 from stillroom.oracle.readers import Reader, answers, load
 from stillroom.oracle.tables import Traces
 from stillroom.oracle.traces import TraceConfig, fingerprint, fitting, traced
@@ -31,8 +31,8 @@ class Reply:
     def told(self) -> str:
         """What the trace shows, for a reader."""
         if self.shown is None:
-            return "does not decide this question; those that it does: " + " ".join(decided())
-        return "none: no step, or several alike" if self.shown == NONE else self.shown
+            return "does not decide this question in these words; those that it does: " + " ".join(decided())
+        return self.shown
 
 
 def find_reader(root: Path, student: Student, device: str = "cpu") -> Reader:
@@ -74,8 +74,8 @@ def ask(student: Student, reader: Reader, problem: str, query: str, new_tokens: 
 
 def decided() -> list[str]:
     """A phrasing of each question that one trace decides, about step 0 where a step is asked about."""
-    own = [name for name in STRATEGIES if name not in NOT_ALONE and not name.startswith("founding")]
-    return [STRATEGIES[name].phrasings[0].replace("{i}", "0") for name in own]
+    known = [strategy for name, strategy in STRATEGIES.items() if name not in NOT_ALONE]
+    return [strategy.phrasings[0].replace("{i}", "0") for strategy in known]
 
 
 def shown(traces: Traces, query: str) -> str | None:
