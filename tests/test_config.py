@@ -139,11 +139,10 @@ def test_an_override_of_a_student_that_is_misspelt_is_told_the_nearest() -> None
         ConfigError, match=r"unknown student 'latnet': did you mean 'latent'.*a new one needs a `variant`"
     ):
         load_recipe("abacus", ["students.latnet.codi.thoughts=3"])
-    for slip in ("students.latnet.varient=latent", "students.other.pauses=3"):  # of an entry's own fields
-        with pytest.raises(
-            ConfigError, match=r"did you mean 'students.latnet.variant'|students.other.variant: Field required"
-        ):
-            load_recipe("abacus", [slip])
+    with pytest.raises(ConfigError, match=r"did you mean 'students\.latnet\.variant'"):  # a slip in its own field
+        load_recipe("abacus", ["students.latnet.varient=latent"])
+    with pytest.raises(ConfigError, match=r"students\.other\.variant: Field required"):  # like no other's name
+        load_recipe("abacus", ["students.other.pauses=3"])
     assert load_recipe("abacus", ["students.latnet.variant=latent", "students.latnet.codi.thoughts=3"])
 
 
