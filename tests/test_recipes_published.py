@@ -135,6 +135,14 @@ def test_a_recipe_is_planned_as_published_without_network_or_model(
     assert not (tmp_path / "store").exists()
 
 
+def test_a_plan_tells_what_the_teachers_of_a_mixture_lack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLROOM_STORE", str(tmp_path / "store"))
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    mixed = "teacher={name: mixture, of: [{name: worked}, {name: anthropic, model: m}]}"
+    said = CliRunner().invoke(app, ["run", "abacus-small", mixed, "--dry-run"], catch_exceptions=False)
+    assert "missing: ANTHROPIC_API_KEY is not set" in said.stdout
+
+
 def test_the_settings_are_the_published_ones() -> None:
     found: dict[str, Recipe] = {
         name: load_recipe(name, [])[""] for name in ("gsm8k-llama", "qwen-lora", "deepseek-crosscoder", "codi-oracle")

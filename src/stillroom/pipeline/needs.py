@@ -1,7 +1,7 @@
 """What a plan would do and need: what is reused, what will run, what is missing for it, and how much memory each
 student takes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,22 @@ def _missing(ahead: Sequence[Stage]) -> Iterator[str]:
     """What this machine lacks of what these stages ask for: packages, and keys of teachers."""
     for stage in ahead:
         try:
-            if stage.stage == "rationales" and stage.config["name"] in KEYS:
-                refuse_unready(stage.config["name"], stage.config["base_url"])
-            elif (stage.config.get("adapter") or {}).get("name") == "qlora":
+            for teacher in _teachers(stage.config) if stage.stage == "rationales" else ():
+                if teacher["name"] in KEYS:
+                    refuse_unready(teacher["name"], teacher.get("base_url"))
+                if teacher.get("four_bit"):
+                    quantised.refuse_without()
+            if (stage.config.get("adapter") or {}).get("name") == "qlora":
                 quantised.refuse_without()
         except StillroomError as error:
             yield str(error)
+
+
+def _teachers(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A teacher, and those that a mixture is made of."""
+    yield config
+    for part in config.get("of", ()):
+        yield from _teachers(part)
 
 
 def told(stage: Stage, store: Store) -> str:
